@@ -1,0 +1,11 @@
+// The extension module: each concept binds itself in a file of its own beside this one.
+
+#include "common.hpp"
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The C++ core of rlplatform.";
+  bind_random(m);
+  bind_replay(m);
+  bind_envs(m);
+  bind_pixels(m);
+}

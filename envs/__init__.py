@@ -1,0 +1,2 @@
+if __name__ != "rlplatform.envs":
+    raise ImportError("import rlplatform.envs, not envs: pyproject.toml mounts the folder there")
