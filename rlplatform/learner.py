@@ -1,0 +1,59 @@
+"""The learner: an agent and its replay ratio; turns experience into weights. One version per round."""
+
+from fractions import Fraction
+from math import isfinite
+
+from rlplatform.types import Agent, Metrics, Rollout, State, Weights
+
+
+class Learner:
+    """How many gradient steps are due is arithmetic, not a lock: `floor(steps * updates_per_step)` in all."""
+
+    def __init__(self, agent: Agent, updates_per_step: float) -> None:
+        """`updates_per_step`: gradient steps per agent step (the replay ratio); 0.1 means exactly one in ten."""
+        if not (isfinite(updates_per_step) and updates_per_step >= 0):
+            raise ValueError(f"updates_per_step must be finite and >= 0, got {updates_per_step}")
+        self.agent = agent
+        self._ratio = Fraction(str(updates_per_step))
+        self._credited = 0  # agent steps observed while the agent was ready: no burst after the start or a resume
+        self.version = 0  # rounds learned
+        self.steps = 0  # agent steps observed, all environments
+        self.updates = 0  # gradient steps taken
+
+    def learn(self, rollouts: list[Rollout]) -> Metrics:
+        """Observe the rollouts, then take the gradient steps that are due. The last one's metrics, or none were due: {}."""
+        self.agent.observe(rollouts)
+        seen = sum(rollout.reward.size for rollout in rollouts)
+        self.steps += seen
+        if self.agent.ready:
+            self._credited += seen
+        metrics: Metrics = {}
+        for _ in range(int(self._credited * self._ratio) - self.updates):
+            metrics = self.agent.update()
+            self.updates += 1
+            self._check_finite(metrics)
+        self.version += 1
+        return metrics
+
+    def weights(self) -> Weights:
+        return self.agent.weights()
+
+    def state_dict(self) -> State:
+        return {
+            "agent": self.agent.state_dict(),
+            "credited": self._credited,
+            "version": self.version,
+            "steps": self.steps,
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.agent.load_state_dict(state["agent"])
+        self._credited, self.version = state["credited"], state["version"]
+        self.steps, self.updates = state["steps"], state["updates"]
+
+    def _check_finite(self, metrics: Metrics) -> None:
+        """A loss that is not finite ends the run before it can be saved: every later weight would be NaN."""
+        for name, value in metrics.items():
+            if name.startswith("losses/") and not isfinite(float(value)):
+                raise FloatingPointError(f"{name} is {float(value)} at agent step {self.steps}, update {self.updates}")

@@ -1,0 +1,46 @@
+"""Actors in this process."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+import torch
+
+from rlplatform.actor import Actor
+from rlplatform.types import Rollout, State, Weights
+
+
+class LocalWorkers:
+    """Actors in this process: at lag 0 they work when waited for, with the learner's own weights and no copy; at lag > 0
+    one thread collects with a snapshot of the weights while the learner learns."""
+
+    def __init__(self, actors: list[Actor], lag: int) -> None:
+        self._actors = actors
+        self._thread = ThreadPoolExecutor(1, "actors", torch.set_num_threads, (torch.get_num_threads(),)) if lag > 0 else None
+
+    def start(self, weights: Weights, version: int, steps: int) -> Callable[[], list[Rollout]]:
+        if self._thread is None:
+            return partial(self._collect, weights, version, steps)
+        future: Future[list[Rollout]] = self._thread.submit(self._collect, _snapshot(weights), version, steps)
+        return future.result
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+
+    def state_dict(self) -> State:
+        """Of the actors between two rollouts: wait for those under way first (`loop.drain`)."""
+        return {"actors": [actor.state_dict() for actor in self._actors]}
+
+    def load_state_dict(self, state: State) -> None:
+        for actor, saved in zip(self._actors, state["actors"], strict=True):
+            actor.load_state_dict(saved)
+
+    def _collect(self, weights: Weights, version: int, steps: int) -> list[Rollout]:
+        return [actor.collect(weights, version, steps) for actor in self._actors]
+
+
+def _snapshot(weights: Weights) -> Weights:
+    return {
+        name: value.detach().clone() if isinstance(value, torch.Tensor) else value for name, value in weights.items()
+    }
