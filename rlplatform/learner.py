@@ -2,8 +2,18 @@
 
 from fractions import Fraction
 from math import isfinite
+from typing import NamedTuple
 
 from rlplatform.types import Agent, Metrics, Rollout, State, Weights
+
+
+class Ended(NamedTuple):
+    """A game that ended in training."""
+
+    step: int  # agent steps of all environments up to and including its last
+    env: int  # number among all environments of the run
+    score: float  # sum of raw rewards
+    length: int  # agent steps
 
 
 class Learner:
@@ -19,11 +29,13 @@ class Learner:
         self.version = 0  # rounds learned
         self.steps = 0  # agent steps observed, all environments
         self.updates = 0  # gradient steps taken
+        self.ended: list[Ended] = []  # the games that ended in the last round
 
     def learn(self, rollouts: list[Rollout]) -> Metrics:
         """Observe the rollouts, then take the gradient steps that are due. The last one's metrics, or none were due: {}."""
         self.agent.observe(rollouts)
         seen = sum(rollout.reward.size for rollout in rollouts)
+        self.ended = _ended(rollouts, self.steps, seen)
         self.steps += seen
         if self.agent.ready:
             self._credited += seen
@@ -57,3 +69,13 @@ class Learner:
         for name, value in metrics.items():
             if name.startswith("losses/") and not isfinite(float(value)):
                 raise FloatingPointError(f"{name} is {float(value)} at agent step {self.steps}, update {self.updates}")
+
+
+def _ended(rollouts: list[Rollout], before: int, seen: int) -> list[Ended]:
+    """Rollouts of one round run side by side: step t of all of them ends at before + (t + 1) * (environments in all)."""
+    rows = []
+    for rollout in rollouts:
+        envs = seen // len(rollout.reward)
+        for t, env, score, length in zip(*rollout.episodes, strict=True):
+            rows.append(Ended(before + (int(t) + 1) * envs, int(env), float(score), int(length)))
+    return sorted(rows)

@@ -2,20 +2,20 @@
 
     config.yaml        the resolved configuration; protocol.json, provenance.json beside it
     metrics.jsonl      one object a line, each with "step" (agent steps); TensorBoard's events/ repeat it
-    evals.csv          every evaluation episode
+    evals.csv          every evaluation episode; episodes.csv every game of training
+    result.json        the final evaluation; it is there if and only if the run is finished
     checkpoints/       step_<n>/ (the state, where the logs stood) and replay/ (append-only segments that they share)
 
 A checkpoint is written beside, forced to the disk and renamed, so it is there whole or not at all. Opening a run cuts the
 logs back to its last checkpoint: what was logged after it will be logged again, equal bit for bit.
 """
 
-import csv
 import errno
 import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,47 +33,62 @@ class RunDirError(RuntimeError):
 class RunDir:
     """A run's folder, locked for this process while it is open."""
 
-    def __init__(self, path: Path, files: Mapping[str, str], eval_columns: Sequence[str]) -> None:
-        """Open or create a run.
+    def __init__(self, path: Path, files: Mapping[str, str], logs: Mapping[str, str]) -> None:
+        """Open or create a run; unless it is finished, cut its logs back to its last checkpoint.
 
         Args:
             path: the folder.
             files: name -> text, written when the run is new. A run that is there must hold the same text under each name
                 that ends in ".yaml" or "protocol.json": another configuration may not go on in its place.
-            eval_columns: header of evals.csv.
+            logs: name -> first line, of the append-only files beside metrics.jsonl.
         """
         self.path = path
-        self._events: Any = None  # TensorBoard's writer, opened with the first line logged
+        self._events: _Events | None = None  # TensorBoard's writer, opened with the first line logged
         path.mkdir(parents=True, exist_ok=True)
         self._lock = (path / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._lock.close()
             raise RunDirError(f"{path} is in use by another process") from None
         (path / "checkpoints" / "replay").mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             self._keep(path / name, text)
         _remove_leftovers(path)
         step = self.latest_step()
-        marks = {} if step is None else self._marks(step)
-        self._metrics = _open_at(path / "metrics.jsonl", marks.get("metrics", 0))
-        self._evals = _open_at(path / "evals.csv", marks.get("evals", 0))
-        if self._evals.tell() == 0:
-            self._write_csv([eval_columns])
+        marks = {} if step is None else self._saved(step)["marks"]
+        self._logs = {name: self._open_log(name, marks.get(name, 0)) for name in ("metrics.jsonl", *logs)}
+        for name, header in logs.items():
+            if self._logs[name].tell() == 0:
+                self.append(name, header)
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "result.json").exists()
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write result.json: the run is complete, and will not be cut back again."""
+        with self._naming_the_last_good():
+            for log in self._logs.values():
+                os.fsync(log.fileno())
+            part = self.path / "result.json.part"
+            with part.open("w") as file:
+                json.dump(result, file, indent=2)
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(self.path / "result.json")
+            statefile.sync_folder(self.path)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line of metrics at agent step `step`."""
-        line = json.dumps({"step": step, **metrics})
-        with self._naming_the_last_good():
-            self._metrics.write(line + "\n")
-            self._metrics.flush()
-        for name, value in metrics.items():
-            self._tensorboard().add_scalar(name, value, step)
+        """Append one line of metrics at agent step `step`, to metrics.jsonl and TensorBoard."""
+        self.append("metrics.jsonl", json.dumps({"step": step, **metrics}) + "\n")
+        self._tensorboard().add_line(step, metrics)
 
-    def log_evals(self, rows: Iterable[Sequence[object]]) -> None:
-        """Append evaluation episodes, one row each, in the order of the columns."""
+    def append(self, name: str, text: str) -> None:
+        """Append whole lines to the log `name`."""
         with self._naming_the_last_good():
-            self._write_csv(rows)
+            self._logs[name].write(text)
+            self._logs[name].flush()
 
     def save(self, step: int, state: State, replay: Replay | None) -> Path:
         """A checkpoint at agent step `step`: durable when this returns, or an error and the one before it still good."""
@@ -83,14 +98,13 @@ class RunDir:
             return final
         with self._naming_the_last_good(clean=beside):
             beside.mkdir()
-            for log in (self._metrics, self._evals):
-                log.flush()
+            for log in self._logs.values():
                 os.fsync(log.fileno())
             statefile.write(
                 beside,
                 {
                     "step": step,
-                    "marks": {"metrics": self._metrics.tell(), "evals": self._evals.tell()},
+                    "marks": {name: log.tell() for name, log in self._logs.items()},
                     "state": state,
                     "replay": None if replay is None else replay.save(folder / "replay"),
                 },
@@ -110,7 +124,7 @@ class RunDir:
         step = self.latest_step()
         if step is None:
             return None
-        saved = statefile.read(self.path / "checkpoints" / _name(step))
+        saved = self._saved(step)
         if replay is not None:
             replay.load(self.path / "checkpoints" / "replay", saved["replay"])
         state: State = saved["state"]
@@ -119,8 +133,8 @@ class RunDir:
     def close(self) -> None:
         if self._events is not None:
             self._events.close()
-        self._metrics.close()
-        self._evals.close()
+        for log in self._logs.values():
+            log.close()
         self._lock.close()
 
     def _keep(self, file: Path, text: str) -> None:
@@ -135,26 +149,27 @@ class RunDir:
                 differing = next((f"{old.strip()!r} there, {new.strip()!r} asked" for old, new in pairs if old != new), "")
                 raise RunDirError(f"{self.path} holds a run with another {file.name}: {differing}; give another --run-dir")
 
-    def _marks(self, step: int) -> Mapping[str, int]:
-        marks: Mapping[str, int] = statefile.read(self.path / "checkpoints" / _name(step))["marks"]
-        return marks
+    def _saved(self, step: int) -> State:
+        try:
+            return statefile.read(self.path / "checkpoints" / _name(step))
+        except statefile.StateError as error:
+            raise RunDirError(f"{error}; to go on from the checkpoint before it, remove that folder") from error
 
-    def _write_csv(self, rows: Iterable[Sequence[object]]) -> None:
-        csv.writer(self._evals, lineterminator="\n").writerows(rows)
-        self._evals.flush()
+    def _open_log(self, name: str, mark: int) -> Any:
+        """Open for appending; cut back to `mark` bytes unless the run is finished."""
+        file = self.path / name
+        file.touch()
+        size = file.stat().st_size
+        if size < mark:
+            raise RunDirError(f"{file} is damaged: {size} bytes, but {mark} when the last checkpoint was written")
+        if not self.finished:
+            os.truncate(file, mark)
+        return file.open("a", newline="")
 
-    def _tensorboard(self) -> Any:
-        """The event writer. Event files cannot be cut, so the first use writes them anew from metrics.jsonl."""
+    def _tensorboard(self) -> "_Events":
         if self._events is None:
-            from torch.utils.tensorboard import SummaryWriter  # here, since the import takes a second
-
-            shutil.rmtree(self.path / "events", ignore_errors=True)
-            self._events = SummaryWriter(str(self.path / "events"))  # type: ignore[no-untyped-call]
             lines = (self.path / "metrics.jsonl").read_text().splitlines()
-            for line in map(json.loads, lines[:-1]):  # the last is the one being logged
-                for name, value in line.items():
-                    if name != "step":
-                        self._events.add_scalar(name, value, line["step"])
+            self._events = _Events(self.path / "events", lines[:-1])  # the last is the one being logged
         return self._events
 
     def _forget_old(self) -> None:
@@ -167,7 +182,7 @@ class RunDir:
             shutil.rmtree(going)
         needed: set[str] = set()
         for step in steps[-KEEP_CHECKPOINTS:]:
-            manifest = statefile.read(folder / _name(step))["replay"]
+            manifest = self._saved(step)["replay"]
             needed |= set() if manifest is None else set(Replay.segments(manifest))
         for file in (folder / "replay").iterdir():
             if file.name not in needed:
@@ -175,6 +190,25 @@ class RunDir:
 
     def _naming_the_last_good(self, clean: Path | None = None) -> "_LastGood":
         return _LastGood(self, clean)
+
+
+class _Events:
+    """TensorBoard's view of metrics.jsonl. Event files cannot be cut back, so opening writes them anew from the lines."""
+
+    def __init__(self, folder: Path, lines: list[str]) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # here, since the import takes a second
+
+        shutil.rmtree(folder, ignore_errors=True)
+        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        for line in map(json.loads, lines):
+            self.add_line(line.pop("step"), line)
+
+    def add_line(self, step: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step, metrics.get("perf/unix_time"))  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        self._writer.close()  # type: ignore[no-untyped-call]
 
 
 class _LastGood:
@@ -198,16 +232,6 @@ class _LastGood:
 
 def _name(step: int) -> str:
     return f"step_{step:010d}"
-
-
-def _open_at(file: Path, offset: int) -> Any:
-    """Open for appending, cut back to `offset` bytes."""
-    file.touch()
-    size = file.stat().st_size
-    if size < offset:
-        raise RunDirError(f"{file} is damaged: {size} bytes, but {offset} when the last checkpoint was written")
-    os.truncate(file, offset)
-    return file.open("a", newline="")
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlplatform.learner import Learner
-from rlplatform.types import Metrics, Rollout, State, Weights
+from rlplatform.types import Episodes, Metrics, Rollout, State, Weights, empty_episodes
 
 
 class CountingAgent:
@@ -44,7 +44,7 @@ class CountingAgent:
 
 
 def rollout(steps: int, envs: int = 1) -> Rollout:
-    return SimpleNamespace(reward=np.zeros((steps, envs)))  # type: ignore[return-value]
+    return SimpleNamespace(reward=np.zeros((steps, envs)), episodes=empty_episodes())  # type: ignore[return-value]
 
 
 def learner(agent: CountingAgent, ratio: float) -> Learner:
@@ -106,3 +106,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(bad: float) -> N
 def test_a_replay_ratio_must_be_finite_and_not_negative(bad: float) -> None:
     with pytest.raises(ValueError, match="updates_per_step"):
         learner(CountingAgent(0), bad)
+
+
+def test_ended_games_carry_the_agent_step_of_all_environments_at_which_they_ended() -> None:
+    subject = learner(CountingAgent(0), 0.0)
+    first = rollout(3, 2)  # three steps of environments 0 and 1; another actor has 2 and 3
+    second = SimpleNamespace(
+        reward=np.zeros((3, 2)),
+        episodes=Episodes(np.array([0, 2]), np.array([3, 2]), np.array([5.0, -1.0]), np.array([7, 9])),
+    )
+    subject.learn([first, rollout(3, 2)])
+    subject.learn([first, second])  # type: ignore[list-item]
+    assert subject.ended == [(12 + 4, 3, 5.0, 7), (12 + 12, 2, -1.0, 9)]

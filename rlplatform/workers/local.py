@@ -1,8 +1,9 @@
 """Actors in this process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -40,7 +41,9 @@ class LocalWorkers:
         return [actor.collect(weights, version, steps) for actor in self._actors]
 
 
-def _snapshot(weights: Weights) -> Weights:
-    return {
-        name: value.detach().clone() if isinstance(value, torch.Tensor) else value for name, value in weights.items()
-    }
+def _snapshot(weights: Any) -> Any:
+    if isinstance(weights, torch.Tensor):
+        return weights.detach().clone()
+    if isinstance(weights, Mapping):
+        return {name: _snapshot(value) for name, value in weights.items()}
+    return weights

@@ -1,0 +1,5 @@
+"""`python -m rlplatform` is `rlplatform`."""
+
+from rlplatform.cli import main
+
+main()

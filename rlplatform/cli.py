@@ -1,0 +1,325 @@
+"""The command line: verbs over rlplatform.experiment. The only part of the library that prints."""
+
+import dataclasses
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rlplatform import config as configs
+from rlplatform.experiment import (
+    Progress as RunProgress,
+)
+from rlplatform.experiment import (
+    RunConfig,
+    Stopped,
+    default_folder,
+    estimate,
+    load_policy,
+    read_config,
+    resolve_config,
+    run,
+    score_policy,
+    summary,
+)
+from rlplatform.rundir import RunDirError
+from rlplatform.statefile import StateError
+
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: saved, and the same command goes on
+EXIT_FAILED = 1
+PLAIN_EVERY_S = 10.0  # between two lines where there is no terminal
+
+app = typer.Typer(
+    help="Train, evaluate and compare reinforcement-learning agents. Runs are exact: the same command resumes a run, bit for bit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+AgentName = Annotated[str, typer.Argument(help="A preset (`rlplatform list agents`) or `package.module:Class` of your own.")]
+TaskName = Annotated[str, typer.Argument(help="A task, such as atari/Pong or catch (`rlplatform list tasks`).")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value of any field (`rlplatform config`).", metavar="[KEY=VALUE]...")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the run [default: 0].")]
+Steps = Annotated[int | None, typer.Option(help="Agent steps [default: the suite's budget].")]
+OwnAgent = Annotated[str | None, typer.Option("--agent", help="package.module:Class of an agent of your own; AGENT then only names the run.")]
+Imports = Annotated[list[str] | None, typer.Option("--import", help="A module to import first, such as one that calls envs.register.")]
+
+
+@app.command()
+def train(
+    agent: AgentName,
+    task: TaskName,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    steps: Steps = None,
+    run_dir: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/<suite>/<agent>/<task>/seed_<n>].")] = None,
+    own_agent: OwnAgent = None,
+    imports: Imports = None,
+    dry_run: Annotated[bool, typer.Option(help="Print the resolved configuration and what the run needs, and stop.")] = False,
+) -> None:
+    """Train an agent on a task and evaluate it; a run that was interrupted goes on.
+
+    SIGTERM and Ctrl-C write a checkpoint and exit with code 75; the same command resumes.
+    """
+    with _errors_as_messages():
+        config = _resolve(agent, task, overrides, own_agent, imports, seed=seed, steps=steps)
+        folder = run_dir or default_folder(config)
+        if dry_run:
+            _print_plan(config, folder)
+            return
+        _run(config, folder)
+
+
+@app.command()
+def resume(run_dir: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+    """Go on with a run, by its folder alone."""
+    with _errors_as_messages():
+        _run(_config_of(run_dir), run_dir)
+
+
+@app.command()
+def evaluate(
+    run_dir: Annotated[Path, typer.Argument(help="A run's folder.")],
+    episodes: Annotated[int | None, typer.Option(help="Episodes [default: the run's eval.episodes].")] = None,
+    video: Annotated[Path | None, typer.Option(help="Also film episode 0 of this evaluation into this file (.gif or .mp4).")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Score the newest checkpoint of a run by its protocol. The run's own files stay as they are."""
+    with _errors_as_messages():
+        _config_of(run_dir)
+        config, policy, step = load_policy(run_dir)
+        scores = score_policy(config, policy, step, episodes or config.eval.episodes)
+        result = summary(scores, step)
+        if json_output:
+            typer.echo(json.dumps(result))
+        else:
+            _print_result(config, result)
+        if video is not None:
+            film_policy(config, policy, step, video)
+            typer.echo(f"episode 0 filmed into {video}")
+
+
+@app.command("config")
+def config_(
+    agent: AgentName, task: TaskName, overrides: Overrides = None, seed: Seed = None, steps: Steps = None,
+    own_agent: OwnAgent = None, imports: Imports = None,
+) -> None:  # fmt: skip
+    """Print the resolved configuration as YAML: every key that KEY=VALUE can set."""
+    with _errors_as_messages():
+        typer.echo(configs.to_yaml(_resolve(agent, task, overrides, own_agent, imports, seed=seed, steps=steps)), nl=False)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="agents, tasks, suites, references or benches.")] = "agents",
+) -> None:
+    """List what can be named on this command line."""
+    listers: dict[str, Callable[[], Iterator[tuple[str, ...]]]] = {
+        "agents": _list_agents, "tasks": _list_tasks, "suites": _list_suites, "references": _list_references, "benches": _list_benches,
+    }  # fmt: skip
+    with _errors_as_messages():
+        if what not in listers:
+            raise configs.ConfigError(f"cannot list {what!r}{configs.suggestion(what, list(listers))}; known: {', '.join(listers)}")
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for row in listers[what]():
+            table.add_row(*row)
+        Console().print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Say which parts are active on this machine, and why the others are not."""
+    from rlplatform.doctor import diagnose
+
+    table = Table("part", "active", "version", "why", box=None, pad_edge=False)
+    rows = diagnose()
+    for row in rows:
+        table.add_row(row.part, "yes" if row.active else "no", row.version or "", row.why)
+    Console().print(table)
+    if any(row.required and not row.active for row in rows):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A benchmark (`rlplatform list benches`); what follows is passed on to it.")],
+) -> None:
+    """Run a throughput benchmark: a table, and a result file with the machine recorded."""
+    with _errors_as_messages():
+        known = [row[0] for row in _list_benches()]
+        if name not in known:
+            raise configs.ConfigError(f"no benchmark {name!r}{configs.suggestion(name, known)}; known: {', '.join(known)}")
+    sys.argv = [f"rlplatform bench {name}", *context.args]
+    runpy.run_module(f"rlplatform.evaluation.bench.{name}", run_name="__main__")
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+def _resolve(
+    agent: str, task: str, overrides: list[str] | None, own_agent: str | None, imports: list[str] | None, **given: Any
+) -> RunConfig:
+    sys.path.append(os.getcwd())  # modules of the user's own lie where he is
+    if ":" in agent and own_agent is None:
+        own_agent, agent = agent, agent.rpartition(":")[2].lower()
+    for module in imports or ():
+        importlib.import_module(module)
+    return resolve_config(agent, task, overrides or (), own_agent, imports=tuple(imports or ()), **given)
+
+
+def _config_of(run_dir: Path) -> RunConfig:
+    sys.path.append(os.getcwd())
+    if not (run_dir / "config.yaml").exists():
+        raise RunDirError(f"{run_dir} is not a run: it has no config.yaml")
+    return read_config(run_dir)
+
+
+def _run(config: RunConfig, folder: Path) -> None:
+    asked_to_stop = False
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        nonlocal asked_to_stop
+        asked_to_stop = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
+    try:
+        with _progress_shown(config, folder) as show:
+            result = run(config, folder, show, lambda: asked_to_stop)
+    except Stopped as stopped:
+        typer.echo(str(stopped), err=True)
+        raise typer.Exit(EXIT_STOPPED) from None
+    _print_result(config, result)
+    typer.echo(f"everything is in {folder}")
+
+
+@contextmanager
+def _progress_shown(config: RunConfig, folder: Path) -> Iterator[Callable[[RunProgress], None]]:
+    """A live line on a terminal, plain lines otherwise."""
+    console = Console(stderr=True)
+    console.print(f"{config.preset} on {config.task}, seed {config.seed}, {config.steps:,} agent steps -> {folder}", highlight=False)
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.fields[facts]}"))  # fmt: skip
+        with Progress(*columns, console=console, refresh_per_second=4) as bar:
+            tasks: dict[str, Any] = {}
+
+            def show(now: RunProgress) -> None:
+                if now.stage not in tasks:
+                    tasks[now.stage] = bar.add_task(now.stage, total=now.total, facts="")
+                bar.update(tasks[now.stage], completed=now.done, facts=_facts(now.metrics))
+
+            yield show
+        return
+    last = time.monotonic()
+    first: tuple[float, RunProgress] | None = None
+
+    def show_line(now: RunProgress) -> None:
+        nonlocal last, first
+        at = time.monotonic()
+        if first is None or first[1].stage != now.stage:
+            first = at, now
+        if at - last >= PLAIN_EVERY_S or now.done == now.total:
+            last = at
+            done = now.done - first[1].done
+            left = f", {_duration((at - first[0]) / done * (now.total - now.done))} left" if done else ""
+            console.print(f"{now.stage} {now.done:,} of {now.total:,}{left}  {_facts(now.metrics)}", highlight=False)
+
+    yield show_line
+
+
+def _facts(metrics: Mapping[str, float]) -> str:
+    """The few numbers worth a line."""
+    shown = {
+        "return": ("charts/episodic_return", "{:.1f}"), "steps/s": ("charts/SPS", "{:.1f}"),
+        "updates/s": ("perf/updates_per_s", "{:.1f}"), "replay ratio": ("replay/ratio", "{:.2f}"), "loss": ("losses/td_loss", "{:.3f}"),
+    }  # fmt: skip
+    return "  ".join(f"{label} {form.format(metrics[name])}" for label, (name, form) in shown.items() if name in metrics)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _print_result(config: RunConfig, result: Mapping[str, Any]) -> None:
+    console = Console()
+    console.print(
+        f"{config.preset} on {config.task}, seed {config.seed}, after {result['step']:,} agent steps: "
+        f"mean {result['mean']:.2f}, median {result['median']:.2f}, sd {result['std']:.2f}, "
+        f"range {result['min']:g} to {result['max']:g} over {result['episodes']} episodes",
+        highlight=False,
+    )
+    if "human_normalized_mean" in result:
+        console.print(f"human-normalised mean {result['human_normalized_mean']:.3f}", highlight=False)
+
+
+def _print_plan(config: RunConfig, folder: Path) -> None:
+    typer.echo(configs.to_yaml(config), nl=False)
+    for name, value in estimate(config).items():
+        typer.echo(f"# {name}: {value}")
+    typer.echo(f"# run directory: {folder}")
+
+
+def _list_agents() -> Iterator[tuple[str, ...]]:
+    from rlplatform.agents import load_preset, presets
+
+    for name in presets():
+        yield name, load_preset(name).agent
+
+
+def _list_tasks() -> Iterator[tuple[str, ...]]:
+    from rlplatform.envs import tasks
+
+    yield from ((name,) for name in tasks())
+
+
+def _list_suites() -> Iterator[tuple[str, ...]]:
+    from rlplatform.envs import suites
+
+    for suite in suites():
+        yield suite.name, f"{len(suite.tasks)} tasks", f"{suite.steps:,} agent steps", f"{suite.episodes} evaluation episodes"
+
+
+def _list_references() -> Iterator[tuple[str, ...]]:
+    from rlplatform.evaluation.published import sources
+
+    for source in sources():
+        yield source.agent, source.benchmark, f"{source.runs} runs", source.licence, source.source
+
+
+def _list_benches() -> Iterator[tuple[str, ...]]:
+    package = importlib.import_module("rlplatform.evaluation.bench")
+    for module in pkgutil.iter_modules(package.__path__):
+        found = importlib.util.find_spec(f"{package.__name__}.{module.name}")
+        assert found is not None
+        assert found.origin is not None
+        docstring = next(iter(Path(found.origin).read_text().split('"""')[1:2]), "")
+        yield module.name, docstring.strip().splitlines()[0] if docstring else ""
+
+
+@contextmanager
+def _errors_as_messages() -> Iterator[None]:
+    """What a user can mend is said in one line; anything else is a bug and keeps its traceback."""
+    try:
+        yield
+    except (configs.ConfigError, RunDirError, StateError, FileNotFoundError, FloatingPointError, ValueError) as error:
+        typer.echo(f"rlplatform: {error}", err=True)
+        raise typer.Exit(EXIT_FAILED) from error

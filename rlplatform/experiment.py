@@ -1,0 +1,448 @@
+"""A run from its configuration: wires environments, agent, learner and workers, drives the loop, and keeps the books.
+
+This is the composition root: with the command line it is the only place of the core that sees agents, environments and
+evaluation. What a run computes depends on its configuration alone; kill it at any moment and the same call goes on.
+"""
+
+import dataclasses
+import importlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from rlplatform import config as configs
+from rlplatform.actor import Actor
+from rlplatform.agents import load_preset, resolve
+from rlplatform.envs import make, suite_of
+from rlplatform.evaluation.evals import HEADER, format_rows
+from rlplatform.evaluation.score import LANES, Scale, Scores, evaluate, evaluation_seed
+from rlplatform.learner import Learner
+from rlplatform.loop import UnderWay, drain
+from rlplatform.loop import train as rounds_of
+from rlplatform.perf import Clock
+from rlplatform.provenance import provenance
+from rlplatform.rundir import RunDir
+from rlplatform.streams import Stream
+from rlplatform.types import Agent, EnvBatch, Episodes, Metrics, Policy, Rollout, State
+from rlplatform.workers.local import LocalWorkers
+
+EPISODES_HEADER = "step,env,score,length\n"
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How the learned policy is scored."""
+
+    episodes: int = 100
+    every: int = 0  # agent steps between evaluations; 0: only at the end
+    lanes: int = LANES  # games under way at a time: fixed, since a matrix product rounds by its batch
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a result depends on."""
+
+    preset: str
+    task: str
+    agent: Any  # the agent's own Config
+    protocol: Any  # the suite's protocol for its environments
+    agent_class: str
+    seed: int = 0
+    steps: int = 100_000  # agent steps of all environments; a run ends at the first round that reaches it
+    actors: int = 1
+    envs: int = 1  # environments an actor
+    rollout: int = 1  # agent steps an environment between two rounds of learning
+    lag: int = 0  # rounds by which the acting weights trail behind
+    threads: int = 1  # of matrix products: their rounding depends on it
+    log_every: int = 1_000  # agent steps
+    checkpoint_every: int = 10_000  # agent steps
+    imports: tuple[str, ...] = ()  # modules to import first: they register environments of one's own
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "actors", "envs", "rollout", "threads", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise configs.ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.lag < 0 or self.eval.every < 0:
+            raise configs.ConfigError("lag and eval.every must be >= 0")
+        if self.eval.episodes < 1 or self.eval.lanes < 1:
+            raise configs.ConfigError("eval.episodes and eval.lanes must be >= 1")
+
+    @property
+    def rounds(self) -> int:
+        return -(-self.steps // self.steps_per_round)
+
+    @property
+    def steps_per_round(self) -> int:
+        return self.actors * self.envs * self.rollout
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, for whoever shows it."""
+
+    stage: str  # "train" or "evaluate"
+    done: int  # agent steps, or episodes
+    total: int
+    updates: int
+    metrics: Mapping[str, float]  # the newest line of metrics.jsonl; {} before the first
+
+
+class Stopped(Exception):  # noqa: N818  # not an error: asked for from outside
+    """The run was asked to stop, and is saved: the same call goes on."""
+
+
+def resolve_config(
+    preset: str, task: str, overrides: Sequence[str] = (), agent_class: str | None = None, **given: Any
+) -> RunConfig:
+    """The configuration of a run: dataclass defaults, under the suite's protocol, under the preset, under what is given.
+
+    Args:
+        preset: a name in agents/presets, or with `agent` any name for the run's folder.
+        overrides: "key.sub=value" each.
+        agent_class: "package.module:Class" of an agent of one's own, instead of the preset's.
+        given: fields of RunConfig such as seed and steps; those that are None are left to the layers below.
+    """
+    suite = suite_of(task)
+    chosen = load_preset(preset, suite.name) if agent_class is None else None
+    agent_class = chosen.agent if chosen is not None else agent_class
+    schema = RunConfig(
+        preset=preset, task=task, agent=resolve(agent_class).config_class(), agent_class=agent_class, protocol=suite.protocol,
+        steps=suite.steps, eval=EvalConfig(episodes=suite.episodes),
+    )  # fmt: skip
+    layers = [{"agent": chosen.config}] if chosen is not None else []
+    layers.append({name: value for name, value in given.items() if value is not None})
+    return configs.merge(schema, *layers, overrides=overrides)
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The configuration of the run in this folder. Imports the modules that it names."""
+    text = (folder / "config.yaml").read_text()
+    read: Any = OmegaConf.to_container(OmegaConf.create(text))
+    for module in read["imports"]:
+        importlib.import_module(module)
+    schema = RunConfig(
+        preset=read["preset"], task=read["task"], agent=resolve(read["agent_class"]).config_class(),
+        agent_class=read["agent_class"], protocol=suite_of(read["task"]).protocol,
+    )  # fmt: skip
+    return configs.merge(schema, read)
+
+
+def default_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
+    """runs/<suite>/<preset>/<task>/seed_<n>."""
+    return root / suite_of(config.task).name / config.preset / config.task.rpartition("/")[2] / f"seed_{config.seed}"
+
+
+def make_env(config: RunConfig, n: int, seed: int, first_env: int) -> EnvBatch:
+    return make(config.task, n, seed, first_env, protocol=config.protocol)
+
+
+def make_agent(config: RunConfig) -> Agent:
+    """The agent of a run, newly initialised from its seed."""
+    env = make_env(config, 1, config.seed, 0)
+    try:
+        agent: Agent = resolve(config.agent_class)(config.agent, env.spec, config.actors * config.envs, config.seed)
+    finally:
+        env.close()
+    return agent
+
+
+def run(
+    config: RunConfig,
+    folder: Path,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Mapping[str, Any]:
+    """Train and evaluate; begin, go on, or find finished what lies in `folder`.
+
+    Returns:
+        The content of result.json: the final evaluation's summary.
+
+    Raises:
+        Stopped: `should_stop` said so between two rounds (or two episodes of an evaluation); a checkpoint was written.
+        RunDirError: the folder holds another run or is damaged, or the disk is full.
+        FloatingPointError: NaN or infinity in a reward, a frame or a loss.
+    """
+    torch.set_num_threads(config.threads)
+    files = {
+        "config.yaml": configs.to_yaml(config),
+        "protocol.json": json.dumps(dataclasses.asdict(config.protocol) | {"evaluation": dataclasses.asdict(config.eval)}, indent=2),
+        "provenance.json": json.dumps(provenance(config.task), indent=2),
+    }
+    directory = RunDir(folder, files, {"evals.csv": HEADER, "episodes.csv": EPISODES_HEADER})
+    try:
+        if not directory.finished:
+            _Run(config, directory, on_progress, should_stop).go()
+        result: Mapping[str, Any] = json.loads((folder / "result.json").read_text())
+        return result
+    finally:
+        directory.close()
+
+
+def train(
+    agent: str, task: str, seed: int = 0, steps: int | None = None, run_dir: Path | str | None = None, **fields: Any
+) -> Mapping[str, Any]:
+    """`rlplatform train` from Python: train, evaluate, and return the final evaluation's summary.
+
+    Args:
+        agent: a preset or "package.module:Class".
+        fields: of RunConfig, nested ones as mappings: `agent={"replay_ratio": 2}`, `eval={"episodes": 10}`.
+    """
+    own = agent if ":" in agent else None
+    name = agent.rpartition(":")[2].lower()
+    config = resolve_config(name, task, agent_class=own, seed=seed, steps=steps, **fields)
+    return run(config, default_folder(config) if run_dir is None else Path(run_dir))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run that was trained."""
+
+    config: RunConfig
+    step: int  # agent steps behind its newest checkpoint
+    _policy: Policy
+
+    def policy(self) -> Policy:
+        """Its evaluation policy: `act(obs [N, stack, *frame], stream) -> (actions [N], {})`."""
+        return self._policy
+
+
+def load(run_dir: Path | str) -> Loaded:
+    """The newest checkpoint of a run."""
+    config, policy, step = load_policy(Path(run_dir))
+    return Loaded(config, step, policy)
+
+
+def load_policy(folder: Path) -> tuple[RunConfig, Policy, int]:
+    """The evaluation policy of the newest checkpoint in this run's folder, and the agent step it was saved at."""
+    config = read_config(folder)
+    directory = RunDir(folder, {}, {})
+    try:
+        state = directory.load(None)
+        if state is None:
+            raise FileNotFoundError(f"{folder} holds no checkpoint yet")
+    finally:
+        directory.close()
+    agent = make_agent(config)
+    agent.load_state_dict(state["learner"]["agent"])
+    policy = agent.eval_policy()
+    policy.load(agent.weights())
+    return config, policy, int(state["learner"]["steps"])
+
+
+def score_policy(
+    config: RunConfig, policy: Policy, step: int, episodes: int, on_episode: Callable[[Any], None] | None = None
+) -> Scores:
+    """Evaluate a policy that was loaded, as the run's own evaluation after `step` does."""
+    scale = suite_of(config.task).scale(config.task)
+    return evaluate(
+        policy,
+        lambda *, seed, first_env: make_env(config, 1, seed, first_env),
+        episodes,
+        evaluation_seed(config.seed, step),
+        lanes=config.eval.lanes,
+        scale=None if scale is None else Scale(*scale),
+        on_episode=on_episode,
+    )
+
+
+def summary(scores: Scores, step: int) -> dict[str, Any]:
+    """What one evaluation comes to."""
+    raw = scores.score
+    out: dict[str, Any] = {
+        "step": step, "episodes": len(raw), "mean": float(raw.mean()), "median": float(np.median(raw)),
+        "std": float(raw.std(ddof=1)) if len(raw) > 1 else 0.0, "min": float(raw.min()), "max": float(raw.max()),
+        "mean_length": float(np.mean([episode.length for episode in scores.episodes])),
+    }  # fmt: skip
+    normalized = [episode.normalized for episode in scores.episodes if episode.normalized is not None]
+    if normalized:
+        out["human_normalized_mean"] = float(np.mean(normalized))
+    return out
+
+
+class _Run:
+    """One run under way."""
+
+    def __init__(
+        self, config: RunConfig, directory: RunDir, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]
+    ) -> None:
+        self.config, self.directory = config, directory
+        self.on_progress, self.should_stop = on_progress, should_stop
+        self.agent = make_agent(config)
+        self.learner = Learner(self.agent, config.agent.replay_ratio)
+        self.clock = Clock()
+        self.workers = LocalWorkers([self._make_actor(i) for i in range(config.actors)], config.lag)
+        self.under_way: UnderWay = UnderWay()
+        self.scores: list[float] = []  # of the games that ended since the last line of metrics
+        self.lengths: list[int] = []
+        self.line: dict[str, float] = {}  # the last one logged
+        self.evaluated = 0  # agent step of the last evaluation
+        self.elapsed_s = 0.0  # before this process took over
+        self.losses: Metrics = {}  # of the last update
+        if self.agent.replay is not None:
+            self.clock.watch(self.agent.replay, "sample", "sample")
+        self.clock.watch(self.agent, "update", "update")
+        self.clock.watch(self.agent, "observe", "observe")
+        self.started = time.monotonic()
+        self._mark = (self.started, 0, 0)  # time, agent steps and updates at the last line, for the rates
+
+    def _make_actor(self, i: int) -> Actor:
+        config = self.config
+        envs = make_env(config, config.envs, config.seed, i * config.envs)
+        policy = self.agent.policy()
+        self.clock.watch(envs, "step", "env")
+        self.clock.watch(policy, "act", "act")
+        return Actor(policy, envs, Stream(config.seed, "actor", i))
+
+    def go(self) -> None:
+        config, learner = self.config, self.learner
+        state = self.directory.load(self.agent.replay)
+        if state is not None:
+            self.load_state_dict(state)
+        self._mark = (time.monotonic(), learner.steps, learner.updates)
+        self._evaluate_if_due()  # a stop during an evaluation leaves it to be done
+        rounds = config.rounds - learner.version
+        before = learner.steps
+        for metrics in rounds_of(learner, self.workers, rounds, config.rollout, config.lag, self.under_way):
+            self.losses = metrics or self.losses
+            self._note_episodes()
+            if _crossed(before, learner.steps, config.log_every):
+                self._log()
+            before_eval, before = before, learner.steps
+            self._evaluate_if_due()
+            if _crossed(before_eval, learner.steps, config.checkpoint_every) or learner.version == config.rounds:
+                self._save()
+            if self.should_stop():
+                self._stop()
+            self.on_progress(Progress("train", learner.steps, config.steps, learner.updates, self.line))
+        self._finish()
+        self.workers.close()
+
+    def state_dict(self) -> State:
+        """Of everything but the replay; waits for the rollouts under way and keeps them as data."""
+        pending = [[_rollout_state(rollout) for rollout in rollouts] for rollouts in drain(self.under_way)]
+        return {
+            "learner": self.learner.state_dict(),
+            "workers": self.workers.state_dict(),
+            "under_way": pending,
+            "scores": self.scores,
+            "lengths": self.lengths,
+            "losses": {name: float(value) for name, value in self.losses.items()},
+            "evaluated": self.evaluated,
+            "elapsed_s": self._elapsed(),
+            "seconds": dict(self.clock.seconds),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.learner.load_state_dict(state["learner"])
+        self.workers.load_state_dict(state["workers"])
+        self.under_way.extend(_returning([_rollout(rollout) for rollout in rollouts]) for rollouts in state["under_way"])
+        self.scores, self.lengths = list(state["scores"]), list(state["lengths"])
+        self.losses, self.evaluated = state["losses"], state["evaluated"]
+        self.elapsed_s = state["elapsed_s"]
+        self.clock.seconds.update(state["seconds"])
+
+    def _note_episodes(self) -> None:
+        for game in self.learner.ended:
+            self.directory.append("episodes.csv", f"{game.step},{game.env},{game.score!r},{game.length}\n")
+            self.scores.append(game.score)
+            self.lengths.append(game.length)
+
+    def _log(self) -> None:
+        learner, now = self.learner, time.monotonic()
+        then, steps, updates = self._mark
+        line: dict[str, float] = {name: float(value) for name, value in self.losses.items()}
+        if self.scores:
+            line["charts/episodic_return"] = float(np.mean(self.scores))
+            line["charts/episodic_length"] = float(np.mean(self.lengths))
+        line["charts/episodes"] = len(self.scores)
+        line["charts/updates"] = learner.updates
+        line["charts/frames"] = learner.steps * self.frames_per_step
+        if self.agent.replay is not None:
+            line["replay/size"] = len(self.agent.replay)
+            line["replay/ratio"] = learner.updates / learner.steps
+        line["charts/SPS"] = line["perf/steps_per_s"] = (learner.steps - steps) / (now - then)
+        line["perf/updates_per_s"] = (learner.updates - updates) / (now - then)
+        line |= {f"perf/{name}_s": seconds for name, seconds in self.clock.seconds.items()}
+        line["perf/elapsed_s"], line["perf/unix_time"] = self._elapsed(), time.time()
+        self.directory.log(learner.steps, line)
+        self.line, self.scores, self.lengths = line, [], []
+        self._mark = (now, learner.steps, learner.updates)
+
+    def _evaluate_if_due(self) -> None:
+        step, every = self.learner.steps, self.config.eval.every
+        if every and step < self.config.steps and _crossed(self.evaluated, step, every):
+            scores = self._evaluate()
+            self.directory.append("evals.csv", format_rows(scores, step))
+            result = summary(scores, step)
+            line = {"eval/episodic_return": result["mean"], "eval/episodic_return_median": result["median"]}
+            if "human_normalized_mean" in result:
+                line["eval/human_normalized_score"] = result["human_normalized_mean"]
+            self.directory.log(step, line)
+            self.evaluated = step
+
+    def _evaluate(self) -> Scores:
+        policy = self.agent.eval_policy()
+        policy.load(self.agent.weights())
+        done = 0
+
+        def on_episode(_: Any) -> None:
+            nonlocal done
+            done += 1
+            if self.should_stop():
+                self._stop()
+            self.on_progress(Progress("evaluate", done, self.config.eval.episodes, self.learner.updates, self.line))
+
+        start = time.perf_counter()
+        scores = score_policy(self.config, policy, self.learner.steps, self.config.eval.episodes, on_episode)
+        self.clock.seconds["evaluate"] = self.clock.seconds.get("evaluate", 0.0) + time.perf_counter() - start
+        return scores
+
+    def _finish(self) -> None:
+        """The final evaluation; the checkpoint at the last step is there already, so a kill repeats only this."""
+        step = self.learner.steps
+        scores = self._evaluate()
+        self.directory.append("evals.csv", format_rows(scores, step))
+        result = summary(scores, step)
+        result |= {"task": self.config.task, "preset": self.config.preset, "seed": self.config.seed}
+        result |= {"updates": self.learner.updates, "elapsed_s": self._elapsed()}
+        result["seconds"] = {name: round(seconds, 3) for name, seconds in self.clock.seconds.items()}
+        self.directory.finish(result)
+
+    def _save(self) -> None:
+        self.directory.save(self.learner.steps, self.state_dict(), self.agent.replay)
+
+    def _stop(self) -> None:
+        self._save()
+        raise Stopped(f"stopped at agent step {self.learner.steps}; the same command goes on from there")
+
+    def _elapsed(self) -> float:
+        return self.elapsed_s + time.monotonic() - self.started
+
+    @property
+    def frames_per_step(self) -> int:
+        return int(self.agent.spec.frames_per_step)
+
+
+def _crossed(before: int, now: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, now]."""
+    return now // every > before // every
+
+
+def _rollout_state(rollout: Rollout) -> State:
+    return rollout._asdict() | {"episodes": rollout.episodes._asdict()}
+
+
+def _rollout(state: State) -> Rollout:
+    return Rollout(**{**state, "episodes": Episodes(**state["episodes"])})
+
+
+def _returning(rollouts: list[Rollout]) -> Callable[[], list[Rollout]]:
+    return lambda: rollouts
