@@ -9,11 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define RLP_HD __host__ __device__
-#else
-#define RLP_HD
-#endif
+#include "host_device.hpp"
 
 namespace rlp {
 

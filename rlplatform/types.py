@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-State = Mapping[str, Any]  # nested mappings with str keys; leaves are arrays, tensors, int, float, bool, str, bytes, None or lists
-Weights = Mapping[str, Any]  # what Policy.load takes: tensors and scalars (schedules such as epsilon travel here), by name
+# Nested mappings with str keys; leaves are arrays, tensors, int, float, bool, str, bytes, None or lists.
+State = Mapping[str, Any]
+# What Policy.load takes, by name: tensors and scalars (schedules such as epsilon travel here).
+Weights = Mapping[str, Any]
 Metrics = Mapping[str, Any]  # scalars by name, left as tensors until somebody logs them
 
 
@@ -121,5 +123,6 @@ class Workers(Protocol):
 
 
 def empty_episodes() -> Episodes:
+    """No game ended: E = 0."""
     zero = np.zeros(0, np.int64)
     return Episodes(zero, zero, np.zeros(0), zero)

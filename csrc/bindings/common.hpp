@@ -10,7 +10,9 @@ using namespace pybind11::literals;
 template <typename T>
 using Vector = py::array_t<T, py::array::c_style>;  // no forcecast: a wrong dtype is refused, never copied
 
+void bind_build(py::module_& m);
 void bind_random(py::module_& m);
+void bind_returns(py::module_& m);
 void bind_replay(py::module_& m);
 void bind_envs(py::module_& m);
 void bind_pixels(py::module_& m);

@@ -4,7 +4,9 @@
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "The C++ core of rlplatform.";
+  bind_build(m);
   bind_random(m);
+  bind_returns(m);
   bind_replay(m);
   bind_envs(m);
   bind_pixels(m);
