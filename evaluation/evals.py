@@ -38,8 +38,8 @@ class Evals(NamedTuple):
 def format_rows(scores: Scores, step: int) -> str:
     """The lines to append for the evaluation after agent step `step`, each with its newline. Floats read back exactly."""
     return "".join(
-        f"{step},{e.episode},{scores.seed},{e.score!r},{e.length},{int(e.truncated)},"
-        f"{'' if e.normalized is None else repr(e.normalized)}\n"
+        f"{step},{e.episode},{scores.seed},{e.score},{e.length},{int(e.truncated)},"
+        f"{'' if e.normalized is None else e.normalized}\n"
         for e in scores.episodes
     )
 

@@ -10,7 +10,8 @@ SPEC = Spec(frame_shape=(3,), frame_dtype="float32", stack=3, actions=4)
 
 class Toy:
     """Environment i: a stream of (seed, i) draws its length L and the reward of each step; the agent's action is added to the
-    reward. A life is lost every 4 steps. Games of odd environments are truncated at L. Frame: (i + 1, step, lives lost)."""
+    reward. A life is lost every 4 steps (called a truncation in every third
+    environment). Games of odd environments are truncated at L. Frame: (i + 1, step, lives lost)."""
 
     def __init__(
         self, seed: int, first_env: int, n: int = 1, log: list | None = None, bad_at: int | None = None
@@ -41,8 +42,9 @@ class Toy:
             reward[:] = np.nan
         self.t += 1
         over = self.t == self.length
-        truncated = over and self.first_env % 2 == 1
-        terminated = (over and not truncated) or (self.t % 4 == 0 and not over)
+        truncated, terminated = over and self.first_env % 2 == 1, over and self.first_env % 2 == 0
+        if self.t % 4 == 0 and not over:  # the learner's episode ends here, the game goes on
+            truncated, terminated = self.first_env % 3 == 0, self.first_env % 3 != 0
         final = self._frame()[:1] if over else np.zeros((0, 3), np.float32)
         if over:
             self.t, self.games = 0, self.games + 1
