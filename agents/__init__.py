@@ -1,2 +1,63 @@
+"""The agents, one algorithm a file, and the presets: an agent's hyper-parameters by suite, as data."""
+
 if __name__ != "rlplatform.agents":
     raise ImportError("import rlplatform.agents, not agents: pyproject.toml mounts the folder there")
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from omegaconf import OmegaConf
+
+AGENTS = {"spr": "rlplatform.agents.spr:Agent"}  # by the name of its file; imported when asked for
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What `rlplatform train NAME` means."""
+
+    agent: str  # "module:Class", for resolve()
+    config: dict[str, Any]  # where the agent's Config departs from its defaults
+
+
+def presets() -> list[str]:
+    """Names of all presets, sorted."""
+    return sorted(path.name.removesuffix(".yaml") for path in files(__name__).joinpath("presets").iterdir())
+
+
+def load_preset(name: str, suite: str = "atari") -> Preset:
+    """The preset `name` for the tasks of `suite` ("atari", "catch", ...): what the file says for all suites, then for this
+    one. A suite that the file does not name gets the former alone.
+
+    Raises:
+        ValueError: no such preset.
+    """
+    if name not in presets():
+        raise ValueError(_unknown("preset", name, presets()))
+    read = OmegaConf.to_container(OmegaConf.create(files(__name__).joinpath("presets", f"{name}.yaml").read_text()))
+    assert isinstance(read, dict)
+    return Preset(str(read["agent"]), {**read["config"], **read["suites"].get(suite, {})})
+
+
+def resolve(name: str) -> Any:
+    """The agent class called `name`: one of AGENTS or "package.module:Class". Its `config_class` is its Config.
+
+    Raises:
+        ValueError: no such agent, or the class has no `config_class`.
+    """
+    path = AGENTS.get(name, name)
+    module, colon, attribute = path.partition(":")
+    if not colon:
+        raise ValueError(_unknown("agent", name, [*AGENTS, "package.module:Class"]))
+    agent = getattr(importlib.import_module(module), attribute, None)
+    if agent is None or not hasattr(agent, "config_class"):
+        raise ValueError(f"{path} is not an agent: it needs the class {attribute} with a `config_class`")
+    return agent
+
+
+def _unknown(what: str, name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+    return f"no {what} {name!r}; {hint}"

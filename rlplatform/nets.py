@@ -1,0 +1,152 @@
+"""Parts of networks: no algorithm. Every module is made with empty parameters and filled by `init_(stream)`.
+
+Nothing here draws a random number by itself: initial values come from the Stream that `init_` is given, and the noise of a
+noisy layer is an argument of its forward pass. So a forward pass is a pure function of (parameters, input, noise).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rlplatform.streams import Stream
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """(before, after) along one axis of `size`, as TensorFlow and Flax pad for "SAME": ceil(size / stride) outputs, the odd
+    pixel after. PyTorch has no such mode for strided convolutions."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def uniform_(parameter: Tensor, bound: float, stream: Stream) -> None:
+    """Fill in place with draws from U(-bound, bound)."""
+    with torch.no_grad():
+        parameter.copy_(torch.from_numpy((2.0 * stream.uniform(*parameter.shape) - 1.0) * bound))
+
+
+def xavier_(weight: Tensor, stream: Stream) -> None:
+    """Glorot and Bengio 2010, uniform, for a kernel [out, in, *field]: the bound is sqrt(6 / (fan_in + fan_out))."""
+    field = weight[0, 0].numel()
+    uniform_(weight, (6.0 / (field * (weight.shape[0] + weight.shape[1]))) ** 0.5, stream)
+
+
+class SameConv(nn.Module):
+    """2-D convolution with "SAME" padding for inputs of one known size; Xavier-uniform kernel, zero bias."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, size: tuple[int, int]) -> None:
+        """
+        Args:
+            inputs, outputs: channels.
+            size: (height, width) of the input. `self.size` is that of the output.
+        """
+        super().__init__()
+        self.stride = stride
+        top, bottom = same_padding(size[0], kernel, stride)
+        left, right = same_padding(size[1], kernel, stride)
+        symmetric = top == bottom and left == right
+        self.inner = (top, left) if symmetric else (0, 0)  # the convolution's own zeros: no copy of the input
+        self.outer = None if symmetric else (left, right, top, bottom)
+        self.size = (-(-size[0] // stride), -(-size[1] // stride))
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def init_(self, stream: Stream) -> None:
+        xavier_(self.weight.data, stream)
+        self.bias.data.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, *size] -> [B, outputs, *self.size]."""
+        if self.outer is not None:
+            x = F.pad(x, self.outer)
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.inner)
+
+
+class NatureCNN(nn.Module):
+    """Mnih et al. 2015 with "SAME" padding, as Dopamine has it: 32 8x8/4, 64 4x4/2, 64 3x3/1, each with ReLU."""
+
+    def __init__(self, stack: int, frame: tuple[int, ...]) -> None:
+        super().__init__()
+        if len(frame) != 2:
+            raise ValueError(f"the Nature CNN takes frames [height, width], got {list(frame)}")
+        self.conv1 = SameConv(stack, 32, 8, 4, (frame[0], frame[1]))
+        self.conv2 = SameConv(32, 64, 4, 2, self.conv1.size)
+        self.conv3 = SameConv(64, 64, 3, 1, self.conv2.size)
+        self.features = 64 * self.conv3.size[0] * self.conv3.size[1]
+
+    def init_(self, stream: Stream) -> None:
+        for conv in (self.conv1, self.conv2, self.conv3):
+            conv.init_(stream)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """uint8 [B, stack, height, width] -> [B, features], the pixels scaled to [0, 1]; features in the order h, w, c."""
+        dtype = self.conv1.weight.dtype
+        x = obs.to(dtype).contiguous(memory_format=torch.channels_last) * (1.0 / 255.0)
+        x = F.relu(self.conv1(x))
+        x = F.relu(self.conv2(x))
+        x = F.relu(self.conv3(x))
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+class Flatten(nn.Module):
+    """No encoder at all, for observations of a few dozen numbers: [B, stack, *frame] -> [B, features], unscaled."""
+
+    def __init__(self, stack: int, frame: tuple[int, ...]) -> None:
+        super().__init__()
+        self.features = stack * int(np.prod(frame))
+        self.register_buffer("like", torch.empty(0), persistent=False)  # carries the module's dtype
+
+    def init_(self, stream: Stream) -> None:
+        pass
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return obs.to(self.like.dtype).flatten(1)  # type: ignore[arg-type]
+
+
+class Noise(NamedTuple):
+    """One draw of factorised noise for one layer: f(x) = sign(x) sqrt|x| of standard normals."""
+
+    inputs: Tensor  # [inputs]
+    outputs: Tensor  # [outputs]
+
+
+class NoisyLinear(nn.Module):
+    """Linear layer whose weights are mu + sigma * (f(e_out) f(e_in)^T): Fortunato et al. 2018 (arXiv:1706.10295), Eq. 9-11.
+
+    mu starts as U(-1, 1) / sqrt(fan_in), sigma as sigma0 / sqrt(fan_in), weights and biases alike.
+    """
+
+    def __init__(self, inputs: int, outputs: int, sigma0: float) -> None:
+        super().__init__()
+        self.sigma0 = sigma0
+        self.mu = nn.Parameter(torch.empty(outputs, inputs))
+        self.sigma = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias_mu = nn.Parameter(torch.empty(outputs))
+        self.bias_sigma = nn.Parameter(torch.empty(outputs))
+
+    def init_(self, stream: Stream) -> None:
+        bound = self.mu.shape[1] ** -0.5
+        uniform_(self.mu.data, bound, stream)
+        uniform_(self.bias_mu.data, bound, stream)
+        self.sigma.data.fill_(self.sigma0 * bound)
+        self.bias_sigma.data.fill_(self.sigma0 * bound)
+
+    def noise(self, stream: Stream) -> Noise:
+        """Draw the noise of one forward pass, in the layer's dtype."""
+        outputs, inputs = self.mu.shape
+        x = stream.normal(inputs + outputs)
+        e = torch.from_numpy(np.copysign(np.sqrt(np.abs(x)), x)).to(self.mu.dtype)
+        return Noise(e[:inputs], e[inputs:])
+
+    def forward(self, x: Tensor, noise: Noise | None) -> Tensor:
+        """[B, inputs] -> [B, outputs]; the noise, shared by the batch, or the mean weights where it is None.
+
+        The noise is rank one, so it scales inputs and outputs: (sigma * e_out e_in^T) x = e_out * (sigma (e_in * x)), and no
+        noisy copy of the weights is ever made.
+        """
+        y = F.linear(x, self.mu, self.bias_mu)
+        if noise is None:
+            return y
+        return torch.addcmul(y, noise.outputs, F.linear(x * noise.inputs, self.sigma, self.bias_sigma))
