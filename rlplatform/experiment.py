@@ -201,6 +201,38 @@ def train(
     return run(config, default_folder(config) if run_dir is None else Path(run_dir))
 
 
+def estimate(config: RunConfig) -> dict[str, str]:
+    """What a run will need, by building its parts and timing a few steps: parameters, replay memory, time."""
+    torch.set_num_threads(config.threads)
+    agent = make_agent(config)
+    actor = Actor(agent.policy(), make_env(config, 1, config.seed, 0), Stream(config.seed, "estimate"))
+    replay, steps, updates = agent.replay, 0, 5
+    start = time.perf_counter()
+    while steps < 50 or (replay is not None and not replay.can_sample and steps < 1_000):
+        agent.observe([actor.collect(agent.weights(), 0, 10)])
+        steps += 10
+    step_s = (time.perf_counter() - start) / steps
+    agent.update()  # the first one allocates
+    start = time.perf_counter()
+    for _ in range(updates):
+        agent.update()
+    update_s = (time.perf_counter() - start) / updates
+    parameters = sum(array.numel() for array in _tensors(agent.weights()))
+    hours = config.steps * (step_s + config.agent.replay_ratio * update_s) / 3600
+    return {
+        "parameters": f"{parameters:,}",
+        "replay memory at full capacity": "none" if replay is None else f"{replay.nbytes / 2**30:.2f} GiB",
+        "time of an agent step": f"{1e3 * step_s:.1f} ms (while actions are random), of an update {1e3 * update_s:.1f} ms",
+        "time of the run on this machine": f"about {hours:.1f} hours and its evaluation",
+    }
+
+
+def _tensors(weights: Any) -> list[torch.Tensor]:
+    if isinstance(weights, Mapping):
+        return [tensor for value in weights.values() for tensor in _tensors(value)]
+    return [weights] if isinstance(weights, torch.Tensor) else []
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A run that was trained."""
