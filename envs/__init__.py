@@ -1,2 +1,111 @@
+"""Environments by name: `make("atari/Pong", n=1, seed=0)`. `register` adds one's own."""
+
 if __name__ != "rlplatform.envs":
     raise ImportError("import rlplatform.envs, not envs: pyproject.toml mounts the folder there")
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rlplatform.envs.suites import AtariProtocol, CatchProtocol, Suite, load_suite, unknown
+from rlplatform.types import EnvBatch
+
+__all__ = ["AtariProtocol", "CatchProtocol", "Suite", "make", "register", "suite_of", "suites", "tasks"]
+
+Factory = Callable[..., EnvBatch]  # (task, n, seed, first_env, protocol, **options)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    factory: Factory
+    suite: Suite
+
+
+def make(task: str, n: int, seed: int, first_env: int = 0, protocol: Any = None, **options: Any) -> EnvBatch:
+    """N environments of one task, environment i drawing from the stream (seed, "env", first_env + i).
+
+    Args:
+        task: "catch", "atari/<Game>", or what `register` added.
+        n: how many, >= 1.
+        seed: of the run.
+        first_env: number of the first of them among all environments of the run.
+        protocol: replaces the suite's; a string names one of the suite's variants.
+        options: go to the factory ("catch": threads, 1 by default).
+
+    Raises:
+        ValueError: no such task (with the nearest names), or a protocol of another suite.
+    """
+    if n < 1:
+        raise ValueError(f"n must be >= 1, got {n}")
+    if first_env < 0:
+        raise ValueError(f"first_env must be >= 0, got {first_env}")
+    entry = _find(task)
+    if protocol is None or isinstance(protocol, str):
+        protocol = entry.suite.protocol_named(protocol or "")
+    if type(protocol) is not type(entry.suite.protocol):
+        raise ValueError(
+            f"{task} is played by a {type(entry.suite.protocol).__name__}, got a {type(protocol).__name__}"
+        )
+    return entry.factory(task, n, seed, first_env, protocol, **options)
+
+
+def register(name: str, factory: Factory, suite: Suite | None = None) -> None:
+    """Make `name` known to `make`, and to the command line through it.
+
+    Args:
+        name: a task, or a family: "mine" is asked for "mine" and for every "mine/<something>".
+        factory: called as factory(task, n, seed, first_env, protocol, **options); gives an EnvBatch.
+        suite: budget, protocol and normalisation; without one: 100,000 steps, no protocol, no normalisation.
+
+    Raises:
+        ValueError: the name is taken or has a slash.
+    """
+    if name in _ENTRIES or "/" in name or not name:
+        raise ValueError(
+            f"{name!r} is taken" if name in _ENTRIES else f"{name!r}: a name is not empty and has no slash"
+        )
+    _ENTRIES[name] = _Entry(factory, suite or Suite(name=name, tasks=(name,), steps=100_000))
+
+
+def suite_of(task: str) -> Suite:
+    """The suite by whose protocol a task is played.
+
+    Raises:
+        ValueError: no such task.
+    """
+    return _find(task).suite
+
+
+def suites() -> list[Suite]:
+    """All suites, those added by `register` last."""
+    return [entry.suite for entry in _ENTRIES.values()]
+
+
+def tasks() -> list[str]:
+    """All tasks of all suites. (More can be made: every game of ale-py as "atari/<Game>".)"""
+    return [task for suite in suites() for task in suite.tasks]
+
+
+def _find(task: str) -> _Entry:
+    family = task.partition("/")[0]
+    if family not in _ENTRIES:
+        raise ValueError(unknown("task", task, tasks()))
+    return _ENTRIES[family]
+
+
+def _catch(*args: Any, **options: Any) -> EnvBatch:
+    from rlplatform.envs.native import make_catch
+
+    return make_catch(*args, **options)
+
+
+def _atari(*args: Any, **options: Any) -> EnvBatch:
+    from rlplatform.envs.atari import AtariBatch
+
+    return AtariBatch(*args, **options)
+
+
+_ENTRIES: dict[str, _Entry] = {
+    "catch": _Entry(_catch, load_suite("catch", CatchProtocol)),
+    "atari": _Entry(_atari, load_suite("atari100k", AtariProtocol, prefix="atari/")),
+}

@@ -1,0 +1,265 @@
+"""Atari 2600 games on the Arcade Learning Environment's own interface: every emulator can be saved and restored exactly.
+
+An emulator is deterministic. All that varies between games is drawn here, from the environment's stream: the number of
+no-ops at the start of a game, and sticky actions. ALE's own sticky actions stay off: their generator cannot be saved.
+"""
+
+import functools
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import ale_py
+import numpy as np
+from ale_py import roms
+
+from rlplatform import _core
+from rlplatform.envs.native import check_state
+from rlplatform.envs.suites import AtariProtocol, unknown
+from rlplatform.streams import Stream
+from rlplatform.types import Array, Spec, State, Step
+
+STATE_VERSION = 1
+NOOP = 0  # in every action set
+SCREEN = (210, 160)
+
+
+class AtariBatch:
+    """N emulators of one game.
+
+    A reward is the sum over the frames of an agent step, unclipped. A frame is the maximum of the gray levels of the
+    step's last two screens, reduced by area. Where a life lost or the end of the game cuts the step short, and at the start
+    of a game, it is the one screen on which the emulator stands.
+    """
+
+    device = "cpu"
+
+    def __init__(self, task: str, n: int, seed: int, first_env: int = 0, protocol: AtariProtocol | None = None) -> None:
+        """`task`: "atari/<Game>", as in "atari/MsPacman".
+
+        Raises:
+            ValueError: no such game (with the nearest names), or n < 1.
+        """
+        if n < 1:
+            raise ValueError(f"n must be >= 1, got {n}")
+        self.game, self.protocol = task.removeprefix("atari/"), protocol or AtariProtocol()
+        self.n, self.first_env = n, first_env
+        rom = rom_path(self.game)
+        streams = [Stream(seed, "env", first_env + i) for i in range(n)]
+        self._emulators: list[Emulator] = [Emulator(rom, self.protocol, stream) for stream in streams]
+        size = self.protocol.frame_size
+        self.spec = Spec(
+            frame_shape=(size, size), frame_dtype="uint8", stack=self.protocol.stack,
+            actions=len(self._emulators[0].actions), frames_per_step=self.protocol.frame_skip,
+        )  # fmt: skip
+        self._origin = {
+            "env": task, "version": STATE_VERSION, "n": n, "ale": ale_py.__version__, "rom": rom_hash(rom),
+            "actions": self.spec.actions,
+        }  # fmt: skip
+        self._started = False
+
+    def reset(self) -> Array:
+        emulators = self._open()
+        frame = np.empty((self.n, *self.spec.frame_shape), np.uint8)
+        for emulator, row in zip(emulators, frame, strict=True):
+            emulator.start(row)
+        self._started = True
+        return frame
+
+    def step(self, action: Array) -> Step:
+        emulators = self._open()
+        if not self._started:
+            raise ValueError("reset() the environments before the first step()")
+        self._check(action)
+        n, shape = self.n, self.spec.frame_shape
+        frame, reward = np.empty((n, *shape), np.uint8), np.empty(n, np.float32)
+        terminated, truncated, reset = np.empty(n, bool), np.empty(n, bool), np.empty(n, bool)
+        final_frame = []
+        for i, emulator in enumerate(emulators):
+            reward[i], terminated[i], truncated[i], reset[i] = emulator.step(int(action[i]), frame[i])
+            if reset[i]:
+                final_frame.append(frame[i].copy())
+                emulator.start(frame[i])
+        final = np.stack(final_frame) if final_frame else np.empty((0, *shape), np.uint8)
+        return Step(frame, reward, terminated, truncated, reset, final, np.flatnonzero(reset))
+
+    def render(self, i: int = 0) -> Array:
+        """The screen of environment i, [210, 160, 3] uint8 RGB."""
+        return self._open()[i].ale.getScreenRGB()
+
+    def state_dict(self) -> State:
+        return {
+            **self._origin,
+            "emulators": [emulator.state_dict() for emulator in self._open()],
+            "started": self._started,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Raises ValueError, and changes nothing, where `state` is of another game, ROM, ALE or number of environments."""
+        emulators = self._open()
+        check_state(state, self._origin)
+        saved = [(one, _emulator_state(one["ale"])) for one in state["emulators"]]
+        if len(saved) != self.n:
+            raise ValueError(f"the state holds {len(saved)} emulators, here are {self.n}")
+        for emulator, (one, ale_state) in zip(emulators, saved, strict=True):
+            emulator.load(one, ale_state)
+        self._started = bool(state["started"])
+
+    def close(self) -> None:
+        self._emulators = []
+
+    def _open(self) -> "list[Emulator]":
+        if not self._emulators:
+            raise ValueError("these environments are closed")
+        return self._emulators
+
+    def _check(self, action: Array) -> None:
+        if not (isinstance(action, np.ndarray) and action.dtype == np.int64 and action.shape == (self.n,)):
+            found = f"{action.dtype} {list(action.shape)}" if isinstance(action, np.ndarray) else type(action).__name__
+            raise ValueError(f"action must be int64 [{self.n}], got {found}")
+        if (bad := np.flatnonzero((action < 0) | (action >= self.spec.actions))).size:
+            i = int(bad[0])
+            raise ValueError(f"action {action[i]} of environment {i} of the batch is not in [0, {self.spec.actions})")
+
+
+class Emulator:
+    """One game console, with the protocol around it."""
+
+    def __init__(self, rom: Path, protocol: AtariProtocol, stream: Stream) -> None:
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # or it greets on stderr
+        self.ale = ale_py.ALEInterface()
+        self.ale.setFloat("repeat_action_probability", 0.0)
+        self.ale.setInt("random_seed", 0)  # nothing draws from it; left unset it would be the clock
+        self.ale.loadROM(rom)
+        chosen = self.ale.getLegalActionSet() if protocol.full_action_set else self.ale.getMinimalActionSet()
+        self.actions = [int(action.value) for action in chosen]
+        self._protocol, self._stream = protocol, stream
+        self._stops = protocol.life_loss_terminal and protocol.stop_skip_at_life_loss
+        self._resize = _core.AreaResize(SCREEN, (protocol.frame_size, protocol.frame_size))
+        self._screens = np.zeros((2, *SCREEN), np.uint8)  # gray: last but one, last
+        self._lives = 0  # after the last frame
+        self._steps = 0  # agent steps since the start of the game
+        self._last = NOOP  # the action of the last frame, for sticky ones
+
+    def start(self, frame: Array) -> None:
+        """Begin a game, no-ops included, and write its first frame, [size, size] uint8."""
+        protocol = self._protocol
+        noops = int(self._stream.integers(protocol.noop_max + 1, 1)[0])
+        self._begin()
+        shown = 1  # how many of the last screens make the frame
+        for _ in range(noops):
+            if protocol.noop_unit == "step":
+                _, _, over, shown = self._advance([NOOP] * protocol.frame_skip)
+            else:
+                self.ale.act(NOOP)
+                over, self._lives = self.ale.game_over(), self.ale.lives()
+            if over:  # no game of the suite is over that soon; of another one, a plain start is what remains
+                self._begin()
+                shown = 1
+                break
+        self._steps = 0
+        self._show(shown, frame)
+
+    def step(self, action: int, frame: Array) -> tuple[float, bool, bool, bool]:
+        """One agent step; writes the newest frame. (reward, terminated, truncated, is the game to be started anew)."""
+        reward, lost, over, shown = self._advance(self._chosen(self.actions[action]))
+        self._steps += 1
+        capped = self._steps >= self._protocol.episode_steps
+        terminated = over or (lost and self._protocol.life_loss_terminal)
+        self._show(shown, frame)
+        return reward, terminated, capped and not terminated, over or capped
+
+    def state_dict(self) -> State:
+        return {
+            "ale": self.ale.cloneState().serialize(),
+            "lives": self._lives,
+            "steps": self._steps,
+            "last": self._last,
+            "stream": self._stream.state_dict(),
+        }
+
+    def load(self, state: State, ale_state: Any) -> None:
+        """`state` from state_dict(), and its "ale" unpacked."""
+        self.ale.act(NOOP)  # a console that never ran a frame restores wrongly (Qbert)
+        self.ale.restoreState(ale_state)
+        self._lives, self._steps, self._last = int(state["lives"]), int(state["steps"]), int(state["last"])
+        self._stream.load_state_dict(state["stream"])
+
+    def _begin(self) -> None:
+        self.ale.reset_game()
+        self._lives, self._last = self.ale.lives(), NOOP
+
+    def _chosen(self, action: int) -> list[int]:
+        """The action of each frame of a step. A sticky frame repeats what the frame before it did."""
+        skip = self._protocol.frame_skip
+        if self._protocol.sticky == 0.0:
+            return [action] * skip
+        sticks = self._stream.uniform(skip) < self._protocol.sticky
+        out, last = [], self._last
+        for stick in sticks:
+            last = last if stick else action
+            out.append(last)
+        return out
+
+    def _advance(self, actions: list[int]) -> tuple[float, bool, bool, int]:
+        """Run one frame for each action, fewer where a life lost or the end of the game stops the step. (sum of rewards,
+        was a life lost, is the game over, how many of the last screens make the frame)."""
+        ale, last = self.ale, len(actions) - 1
+        act, count_lives, game_over = ale.act, ale.lives, ale.game_over
+        reward, lost, lives = 0.0, False, self._lives
+        for k, action in enumerate(actions):
+            reward += act(action)
+            before, lives = lives, count_lives()
+            lost = lost or lives < before
+            over = game_over()
+            if over or (lost and self._stops):
+                break
+            if k == last - 1:
+                ale.getScreenGrayscale(self._screens[0])
+        self._lives, self._last = lives, action
+        return reward, lost, over, 2 if 0 < k == last else 1
+
+    def _show(self, screens: int, frame: Array) -> None:
+        """Write the frame that the last one or two screens make."""
+        self.ale.getScreenGrayscale(self._screens[1])
+        self._resize.max_of(self._screens[2 - screens], self._screens[1], frame)
+
+
+def games() -> list[str]:
+    """Names of all games that ale-py carries, as tasks take them after "atari/"."""
+    return sorted(_camel(name) for name in roms.get_all_rom_ids())
+
+
+@functools.cache
+def rom_path(game: str) -> Path:
+    """The ROM of a game, from the ale-py package.
+
+    Raises:
+        ValueError: no such game; the message offers the nearest names.
+    """
+    for name in roms.get_all_rom_ids():
+        if _camel(name) == game:
+            path = roms.get_rom_path(name)
+            if path is None:
+                raise ValueError(f"the ROM of {game} in this ale-py is damaged: its checksum is wrong")
+            return Path(path)
+    raise ValueError(unknown("Atari game", game, games()))
+
+
+@functools.cache
+def rom_hash(path: Path) -> str:
+    """MD5 of a ROM: the name by which emulators know it."""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def _camel(name: str) -> str:
+    """ms_pacman -> MsPacman: the names of Gymnasium and of the literature."""
+    return "".join(part[:1].upper() + part[1:] for part in re.split("_", name))
+
+
+def _emulator_state(packed: bytes) -> Any:
+    try:
+        return ale_py.ALEState(packed)
+    except RuntimeError as error:
+        raise ValueError(f"damaged emulator state: {error}") from error

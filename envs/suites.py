@@ -1,0 +1,142 @@
+"""Suites: tasks, budget, protocol and normalisation, as data in suites/*.yaml.
+
+A protocol is everything about an environment that moves a score: two results may be compared where their protocols agree.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+@dataclass(frozen=True)
+class AtariProtocol:
+    """How an Atari game is presented to an agent. docs/envs.md gives the source of each value."""
+
+    frame_skip: int = 4  # emulator frames an agent step; rewards are summed, the last two screens maximised
+    frame_size: int = 84  # height and width of a frame, reduced by area from 210 x 160 gray levels
+    stack: int = 4  # frames an observation
+    sticky: float = 0.0  # probability, at each emulator frame, that the previous action is repeated
+    full_action_set: bool = False  # all 18 actions rather than those that the game reacts to
+    life_loss_terminal: bool = True  # a life lost is `terminated`; the game itself goes on
+    stop_skip_at_life_loss: bool = (
+        True  # a life lost ends the agent step at once (where it is terminal; game over always does)
+    )
+    noop_max: int = 29  # a game begins with U{0, ..., noop_max} no-ops, which no budget counts
+    noop_unit: str = "frame"  # of these: "frame" (one emulator frame) or "step" (frame_skip frames)
+    episode_steps: int = 27_000  # agent steps after which a game is truncated
+
+    def __post_init__(self) -> None:
+        for name in ("frame_skip", "frame_size", "stack", "episode_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"protocol.{name} must be >= 1, got {getattr(self, name)}")
+        if self.frame_size > 160:
+            raise ValueError(f"protocol.frame_size must be <= 160, the width of the screen, got {self.frame_size}")
+        if self.noop_max < 0:
+            raise ValueError(f"protocol.noop_max must be >= 0, got {self.noop_max}")
+        if not 0.0 <= self.sticky < 1.0:
+            raise ValueError(f"protocol.sticky must lie in [0, 1), got {self.sticky}")
+        if self.noop_unit not in ("frame", "step"):
+            raise ValueError(f'protocol.noop_unit must be "frame" or "step", got {self.noop_unit!r}')
+
+
+@dataclass(frozen=True)
+class CatchProtocol:
+    """The size of catch's board. A game takes rows - 1 steps."""
+
+    rows: int = 10
+    columns: int = 5
+
+    def __post_init__(self) -> None:
+        if not (2 <= self.rows <= 1024 and 1 <= self.columns <= 1024):
+            raise ValueError(f"catch needs 2 to 1024 rows and 1 to 1024 columns, got {self.rows} and {self.columns}")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A benchmark: what is played, how, for how long, and how scores are read."""
+
+    name: str
+    tasks: tuple[str, ...]  # as make() takes them
+    steps: int  # budget of a run, in agent steps
+    episodes: int = 100  # of the evaluation
+    epsilon: float = 0.0  # of the evaluation's policy, where it is epsilon-greedy
+    protocol: Any = None  # a frozen dataclass; None where a factory takes none
+    variants: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # other protocols of the same type, by name
+    scores: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # task: (random, human)
+
+    def scale(self, task: str) -> tuple[float, float] | None:
+        """(random, human) score of a task: normalised is (score - random) / (human - random). None: not normalised."""
+        return self.scores.get(task)
+
+    def protocol_named(self, name: str) -> Any:
+        """`name` in `variants`; "" is the suite's own protocol.
+
+        Raises:
+            ValueError: no such variant.
+        """
+        if name and name not in self.variants:
+            raise ValueError(unknown(f"variant of {self.name}", name, self.variants))
+        return self.variants[name] if name else self.protocol
+
+
+def load_suite(name: str, protocol: type[Any], prefix: str = "") -> Suite:
+    """Read suites/<name>.yaml. Tasks are `prefix` + each key of `scores`, or `name` alone where there are none.
+
+    Raises:
+        ValueError: unknown or missing keys, values of another type, or outside their range.
+    """
+    text = files(__package__).joinpath("suites", f"{name}.yaml").read_text()
+    return parse_suite(text, protocol, prefix)
+
+
+def parse_suite(text: str, protocol: type[Any], prefix: str = "") -> Suite:
+    """`load_suite` on a text."""
+    read = OmegaConf.to_container(OmegaConf.create(text))
+    if not isinstance(read, dict):
+        raise ValueError("a suite is a mapping")  # noqa: TRY004  # a file is wrong, not a type
+    required = {"name", "steps", "evaluation", "protocol"}
+    _check_keys("suite", read, required | {"variants", "scores"}, required)
+    _check_keys("evaluation", read["evaluation"], {"episodes", "epsilon"}, {"episodes", "epsilon"})
+    names = {field.name for field in dataclasses.fields(protocol)}
+    _check_keys("protocol", read["protocol"], names, names)
+    base = _build(protocol, read["protocol"])
+    variants = {}
+    for variant, changes in read.get("variants", {}).items():
+        _check_keys(f"variants.{variant}", changes, names, set())
+        variants[str(variant)] = _build(protocol, {**read["protocol"], **changes})
+    scores = {prefix + str(task): (float(pair[0]), float(pair[1])) for task, pair in read.get("scores", {}).items()}
+    return Suite(
+        name=str(read["name"]), tasks=tuple(scores) or (str(read["name"]),), steps=int(read["steps"]),
+        episodes=int(read["evaluation"]["episodes"]), epsilon=float(read["evaluation"]["epsilon"]),
+        protocol=base, variants=variants, scores=scores,
+    )  # fmt: skip
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that is not among the known ones, with the nearest of these."""
+    lowered = {candidate.lower(): candidate for candidate in known}
+    near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
+    hint = f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(sorted(lowered.values()))}"
+    return f"unknown {what}: {name!r}{hint}"
+
+
+def _check_keys(where: str, read: Mapping[Any, Any], known: set[str], required: set[str]) -> None:
+    for key in read:
+        if key not in known:
+            raise ValueError(unknown(f"key of {where}", str(key), known))
+    if missing := sorted(required - {str(key) for key in read}):
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+
+
+def _build(protocol: type[Any], values: Mapping[str, Any]) -> Any:
+    """The dataclass from values whose types are checked against it."""
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(protocol), cast(dict[str, Any], dict(values))))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"protocol.{error.full_key}: {str(error).splitlines()[0]}") from error
