@@ -239,7 +239,7 @@ def _progress_shown(config: RunConfig, folder: Path) -> Iterator[Callable[[RunPr
             last = at
             done = now.done - first[1].done
             left = f", {_duration((at - first[0]) / done * (now.total - now.done))} left" if done else ""
-            console.print(f"{now.stage} {now.done:,} of {now.total:,}{left}  {_facts(now.metrics)}", highlight=False)
+            console.print(f"{now.stage} {now.done:,} of {now.total:,}{left}  {_facts(now.metrics)}", highlight=False, soft_wrap=True)
 
     yield show_line
 

@@ -18,7 +18,7 @@ from rlplatform import statefile
 CATCH = ["der", "catch", "--seed", "3", "--steps", "1500", "log_every=100", "checkpoint_every=200", "eval.every=500", "eval.episodes=20"]
 PONG = [
     "der", "atari/Pong", "--seed", "1", "--steps", "260", "agent.min_replay=60", "agent.capacity=200", "agent.target_period=50",
-    "agent.hidden=32", "log_every=50", "checkpoint_every=40", "eval.episodes=2", "protocol.max_steps=120",
+    "agent.hidden=32", "log_every=50", "checkpoint_every=40", "eval.episodes=2", "protocol.episode_steps=120",
 ]  # fmt: skip
 
 
