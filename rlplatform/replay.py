@@ -4,14 +4,20 @@ Frames are stored once; observations are stacked when they are read. What is dra
 the priorities and of the stream alone.
 """
 
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlplatform import _core
+from rlplatform import _core, segments
+from rlplatform.segments import Layout, Segment, SegmentError
 from rlplatform.streams import Stream
-from rlplatform.types import Array, Rollout, Spec
+from rlplatform.types import Array, Rollout, Spec, State
+
+FORMAT = "rlplatform replay 1"
 
 
 class Batch(NamedTuple):
@@ -73,6 +79,8 @@ class Replay:
         self._per_stream = -(-capacity // max(streams, 1))
         self._path = path
         self._core = self._empty()
+        self._folder: Path | None = None  # where the segments of the last save or load lie
+        self._segments: list[Segment] = []
 
     @property
     def capacity(self) -> int:
@@ -153,6 +161,90 @@ class Replay:
     def eligible(self) -> Array:
         """Insertion numbers of all items that can be drawn, ascending, int64. Takes time in proportion to capacity."""
         return self._core.eligible()
+
+    def save(self, folder: Path | str) -> State:
+        """Write the slots that no segment in `folder` holds yet into a new one there, and return the manifest: what
+        `load` needs beside the files. Segments whose slots are all overwritten are no longer named in it; the caller
+        deletes what no manifest of his names. No `add` may run meanwhile.
+
+        Raises:
+            OSError: where the file cannot be written; nothing is left behind, and earlier checkpoints stay good.
+        """
+        folder, counts = Path(folder), self._core.counts()
+        oldest = np.maximum(0, counts - self._per_stream)
+        kept = [s for s in self._segments if (np.array(s.end) > oldest).any()]
+        if folder != self._folder or not all((folder / s.name).is_file() for s in kept):
+            kept = []  # elsewhere, or somebody cleaned up: begin anew
+        begin = np.maximum(oldest, kept[-1].end) if kept else oldest
+        if (begin < counts).any():
+            layout = self._layout()
+            kept.append(segments.write(folder, layout, begin.tolist(), counts.tolist(), self._core.read_slots))
+        self._folder, self._segments = folder, kept
+        filled = min(int(counts.max()), self._per_stream)
+        return {
+            "format": FORMAT,
+            "identity": {**self._layout().identity, "max_n": self.max_n, "max_k": self.max_k, "alpha": self.alpha},
+            "counts": counts,
+            "segments": [s.as_state() for s in kept],
+            "priority": self._core.priorities()[:, :filled].copy(),
+            "max_priority": self.max_priority,
+            "stream": dict(self.stream.state_dict()),
+        }
+
+    def load(self, folder: Path | str, state: State) -> None:
+        """Become what was saved: the next draws, priorities and eligibility are the saved replay's, bit for bit. All
+        is verified before anything changes.
+
+        Raises:
+            SegmentError: (a ValueError) where the manifest or a file is missing, damaged, or of a replay with another
+                spec, capacity, number of streams, max_n, max_k or alpha.
+        """
+        folder, layout = Path(folder), self._layout()
+        if state.get("format") != FORMAT:
+            raise SegmentError(f"the replay's manifest is {state.get('format')!r}, this program reads {FORMAT!r}")
+        identity = {**layout.identity, "max_n": self.max_n, "max_k": self.max_k, "alpha": self.alpha}
+        segments.refuse_foreign("the checkpoint", state.get("identity"), identity)
+        counts, kept = np.array(state["counts"], np.int64), [Segment(**s) for s in state["segments"]]
+        oldest = np.maximum(0, counts - self._per_stream)
+        self._check_cover(kept, oldest, counts)
+        priority = np.zeros((self.streams, self._per_stream))
+        priority[:, : state["priority"].shape[1]] = state["priority"]
+        stream = Stream(0, "replay")
+        stream.load_state_dict(state["stream"])
+        # What is written into a replay that never held a slot cannot be seen before restore().
+        core = self._empty() if self._core.counts().any() else self._core
+        for segment in kept:
+            for i, first, slots in segments.blocks(folder, layout, segment):
+                live = max(0, int(oldest[i]) - first)
+                core.write_slots(i, first + live, *(field[live:] for field in slots))
+        core.restore(counts, priority, state["max_priority"])
+        self.stream.load_state_dict(stream.state_dict())
+        self._core, self._folder, self._segments = core, folder, kept
+
+    @staticmethod
+    def segments(state: State) -> list[str]:
+        """Names of the files that a manifest needs."""
+        return [s["name"] for s in state["segments"]]
+
+    def _check_cover(self, kept: list[Segment], oldest: Array, counts: Array) -> None:
+        """The segments follow each other, from the oldest slot that is needed to the newest."""
+        if len(counts) != self.streams or any(len(s.begin) != self.streams or len(s.end) != self.streams for s in kept):
+            raise SegmentError(f"the checkpoint's manifest is damaged: it is not of {self.streams} streams")
+        reached = oldest
+        for s in kept:
+            if (np.array(s.begin) > reached).any() or (np.array(s.end) < s.begin).any():
+                raise SegmentError(f"the checkpoint's manifest is damaged: slots are missing before {s.name}")
+            reached = np.maximum(reached, s.end)
+        if (reached != counts).any():
+            raise SegmentError("the checkpoint's manifest is damaged: its segments do not reach the newest slots")
+
+    def _layout(self) -> Layout:
+        spec = self.spec
+        identity: Mapping[str, Any] = {**asdict(spec), "streams": self.streams, "slots per stream": self._per_stream}
+        return Layout(
+            json.loads(json.dumps(identity)),  # as it will be read: lists for tuples
+            spec.frame_shape, spec.frame_dtype, spec.action_shape, spec.action_dtype,
+        )  # fmt: skip
 
     def _empty(self) -> _core.Replay:
         spec = self.spec

@@ -1,83 +1,20 @@
 """Replay against a slow model that stores whole transitions: every item, every index, through all that can happen."""
 
+import copy
+import shutil
+import tempfile
+from pathlib import Path
+
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from reference.replay_model import ReplayModel
+from replay_feed import EVENTS, Feed, assert_items, into_model
 
-from rlplatform.replay import Batch, Replay
+from rlplatform.replay import Replay
 from rlplatform.streams import Stream
-from rlplatform.types import Rollout, Spec, empty_episodes
-from tests.reference.replay_model import ReplayModel
-
-EVENTS = ["on"] * 6 + ["life", "over", "limit", "both", "cut"]
-
-
-class Feed:
-    """Makes rollouts from lists of events, keeping each stream's episodes in order. No two frames are equal."""
-
-    def __init__(self, spec: Spec, streams: int) -> None:
-        self.spec, self.made = spec, 0
-        self.ended = [True] * streams
-
-    def frame(self) -> np.ndarray:
-        self.made += 1
-        flat = self.made + 1000 * np.arange(np.prod(self.spec.frame_shape, dtype=int))
-        return (flat % 251 + 1).astype(self.spec.frame_dtype).reshape(self.spec.frame_shape)
-
-    def action(self) -> np.ndarray:
-        if self.spec.actions:
-            return np.array(self.made % self.spec.actions, np.int64)
-        return np.sin(self.made + np.arange(*self.spec.action_shape)).astype(np.float32)
-
-    def rollout(self, events: list[list[str]], first_env: int = 0) -> Rollout:
-        """`events[t][i]`: what step t of environment i comes to; "cut": a new episode begins before it, and it goes on."""
-        steps, envs = len(events), len(events[0])
-        frame, action, finals, final_at = [], [], [], []
-        first, terminated, truncated = (np.zeros((steps, envs), bool) for _ in range(3))
-        reward = np.zeros((steps, envs), np.float32)
-        for t in range(steps):
-            for i, event in enumerate(events[t]):
-                frame.append(self.frame())
-                action.append(self.action())
-                reward[t, i] = np.float32(np.cos(1.7 * self.made))
-                first[t, i] = self.ended[first_env + i] or event == "cut"
-                terminated[t, i] = event in ("life", "over", "both")
-                truncated[t, i] = event in ("limit", "both")
-                self.ended[first_env + i] = bool(terminated[t, i] or truncated[t, i])
-                if event in ("over", "limit", "both"):
-                    finals.append(self.frame())
-                    final_at.append((t, i))
-        spec = self.spec
-        return Rollout(
-            np.reshape(frame, (steps, envs, *spec.frame_shape)), first,
-            np.reshape(action, (steps, envs, *spec.action_shape)), reward, terminated, truncated,
-            np.array(finals, spec.frame_dtype).reshape(-1, *spec.frame_shape), np.array(final_at, np.int64).reshape(-1, 2),
-            {}, empty_episodes(), first_env, 0,
-        )  # fmt: skip
-
-
-def into_model(model: ReplayModel, rollout: Rollout) -> None:
-    final = {tuple(at): f for at, f in zip(rollout.final_at.tolist(), rollout.final_frame, strict=True)}
-    for t in range(rollout.frame.shape[0]):
-        for i in range(rollout.frame.shape[1]):
-            model.add_step(
-                rollout.first_env + i, rollout.frame[t, i], bool(rollout.first[t, i]), rollout.action[t, i],
-                float(rollout.reward[t, i]), bool(rollout.terminated[t, i]), bool(rollout.truncated[t, i]),
-                final.get((t, i)),
-            )  # fmt: skip
-
-
-def assert_items(batch: Batch, model: ReplayModel, n: int, gamma: np.ndarray, k: int) -> None:
-    """Every element of the batch. Returns and discounts are summed in double on both sides: only their rounding to
-    float32 and the order of multiplications differ, so 2 ulp of float32 are allowed (measured: 1)."""
-    for b, index in enumerate(batch.index.tolist()):
-        item = model.item(index, n, gamma[b], k)
-        for name in ("obs", "action", "reward", "terminated", "mask", "next_obs", "priority"):
-            np.testing.assert_array_equal(getattr(batch, name)[b], getattr(item, name), err_msg=f"{name} of {index}")
-        np.testing.assert_allclose(batch.n_return[b], item.n_return, rtol=2.4e-7, atol=1e-7)
-        np.testing.assert_allclose(batch.discount[b], np.float32(item.discount), rtol=2.4e-7, atol=3e-45)  # 2 denormals
-
+from rlplatform.types import Spec
 
 SPECS = [
     Spec((3,), "uint8", 4, 5),
@@ -108,6 +45,12 @@ class ReplayMachine(RuleBasedStateMachine):
         )  # fmt: skip
         self.feed = Feed(spec, streams)
         self.feed.ended = [begins] * streams  # else the stream is joined in the middle of an episode
+        self.folder = Path(tempfile.mkdtemp())
+        self.kept: tuple[dict, ReplayModel, Feed] | None = None  # a checkpoint to return to
+
+    def teardown(self) -> None:
+        if hasattr(self, "folder"):
+            shutil.rmtree(self.folder)
 
     @rule(data=st.data(), steps=st.integers(1, 8))
     def add(self, data: st.DataObject, steps: int) -> None:
@@ -147,15 +90,17 @@ class ReplayMachine(RuleBasedStateMachine):
 
     def check_strata(self, index: np.ndarray, uniform: np.ndarray) -> None:
         """Item j is where the cumulative sum of priorities, in order of place, reaches (j + U_j) / B of the total."""
-        place = lambda i: (i % self.streams, i // self.streams % self.model.per_stream)
-        items = sorted(self.model.eligible(), key=place)
+        items = sorted(
+            self.model.eligible(), key=lambda i: (i % self.streams, i // self.streams % self.model.per_stream)
+        )
         p = np.array([self.model.slots[i % self.streams][i // self.streams].priority for i in items])
         upper = np.cumsum(p)
         target = (np.arange(len(index)) + uniform) / len(index) * upper[-1]
         at = np.array([items.index(i) for i in index])
         slack = 1e-12 * upper[-1]  # the tree sums in another order; an edge is hit with probability 1e-12 a draw
         assert (p[at] > 0).all()
-        assert (upper[at] - p[at] - slack <= target).all() and (target <= upper[at] + slack).all()
+        assert (upper[at] - p[at] - slack <= target).all()
+        assert (target <= upper[at] + slack).all()
 
     @rule(data=st.data(), single=st.booleans())
     def update_priority(self, data: st.DataObject, single: bool) -> None:
@@ -174,6 +119,38 @@ class ReplayMachine(RuleBasedStateMachine):
         self.replay.update_priority(np.array(index, np.int64), priority)
         for i, p in zip(index, priority.astype(np.float64), strict=True):
             self.model.update_priority(i, p)
+
+    @rule(move=st.booleans(), go_on=st.booleans(), keep=st.booleans())
+    def save_and_load(self, move: bool, go_on: bool, keep: bool) -> None:
+        """Into a new replay, which draws what the old one draws; with the old files or into another folder."""
+        if move:
+            self.folder, old = Path(tempfile.mkdtemp()), self.folder
+            shutil.rmtree(old)
+            self.kept = None
+        state = self.replay.save(self.folder)
+        assert all((self.folder / name).is_file() for name in Replay.segments(state))
+        loaded = self.make()
+        loaded.load(self.folder, copy.deepcopy(state))
+        if self.replay.can_sample:
+            old, new = (Replay.sample(r, 7, self.model.max_n, 0.9, self.model.max_k) for r in (self.replay, loaded))
+            for a, b in zip(old, new, strict=True):
+                np.testing.assert_array_equal(a, b)
+        self.replay = self.replay if go_on else loaded
+        if keep:
+            self.kept = copy.deepcopy((dict(self.replay.save(self.folder)), self.model, self.feed))
+        needed = Replay.segments(state) + (Replay.segments(self.kept[0]) if self.kept else [])
+        for file in self.folder.iterdir():
+            if file.name not in needed:
+                file.unlink()
+
+    @precondition(lambda self: self.kept is not None)
+    @rule(anew=st.booleans())
+    def return_to_checkpoint(self, anew: bool) -> None:
+        """As a resumed run does: what came after the checkpoint never was."""
+        state, self.model, self.feed = copy.deepcopy(self.kept)
+        if anew:
+            self.replay = self.make()
+        self.replay.load(self.folder, state)
 
     @invariant()
     def same_items(self) -> None:

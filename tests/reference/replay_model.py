@@ -12,7 +12,7 @@ Array = Any
 class Slot:
     """One step with its whole observation, or the lone last frame of a truncated episode (`step` False)."""
 
-    obs: Array | None  # [stack, *frame]; None where the stream began in the middle of an episode, too short ago
+    obs: Array  # [stack, *frame]
     holds: list[int]  # the slot numbers whose frames obs is made of
     complete: bool  # obs reaches back to the episode's first frame, or is full
     action: Array
@@ -35,7 +35,7 @@ class Item(NamedTuple):
     n_return: float
     discount: float
     next_obs: Array
-    index: int
+    number: int
     priority: float
 
 
@@ -77,7 +77,7 @@ class ReplayModel:
         obs = np.zeros((self.stack, *self.frame_shape), self.frame_dtype)
         for back, f in enumerate(reversed(frames)):
             obs[self.stack - 1 - back] = f
-        complete = first or len(holds) == self.stack or bool(mine) and not first and mine[-1].complete
+        complete = first or len(holds) == self.stack or (bool(mine) and mine[-1].complete)
         mine.append(
             Slot(
                 obs,
