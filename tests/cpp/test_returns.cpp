@@ -65,6 +65,8 @@ void threads_equal_rows(std::size_t T, std::size_t B) {
     CHECK(same(rows, threads));
     for (const float g : rows) CHECK(std::isfinite(g));
   }
+  rlp::n_step(v, r, d, T + 1, T, B, threads.data());
+  CHECK(same(rows, threads));  // the largest n there is does not overflow t + n
 
   for (const VTrace clip : {VTrace{}, VTrace{1.5f, 0.5f, 0.8f}}) {
     rows = threads = unset;
