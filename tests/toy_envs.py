@@ -48,8 +48,8 @@ class Toy:
         final = self._frame()[:1] if over else np.zeros((0, 3), np.float32)
         if over:
             self.t, self.games = 0, self.games + 1
-        flag = lambda value: np.array([value])
-        return Step(self._frame(), reward, flag(terminated), flag(truncated), flag(over), final, np.flatnonzero([over]))
+        flags = [np.array([value]) for value in (terminated, truncated, over)]
+        return Step(self._frame(), reward, *flags, final, np.flatnonzero([over]))
 
     def state_dict(self) -> dict:
         raise NotImplementedError
@@ -69,7 +69,7 @@ class Constant:
 
     def load(self, weights: dict) -> None: ...
 
-    def act(self, obs: np.ndarray, stream: Stream) -> tuple[np.ndarray, dict]:
+    def act(self, obs: np.ndarray, _stream: Stream) -> tuple[np.ndarray, dict]:
         self.seen.append(obs.copy())
         return np.full(len(obs), self.action, np.int64), {}
 
