@@ -57,11 +57,13 @@ class SameConv(nn.Module):
         xavier_(self.weight.data, stream)
         self.bias.data.zero_()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, *size] -> [B, outputs, *self.size]."""
+    def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        """[B, inputs, *size] -> [B, outputs, *self.size], of scale * x (applied to the kernel: it is smaller, and bytes
+        are exact in bfloat16 while their multiples are not)."""
         if self.outer is not None:
             x = F.pad(x, self.outer)
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.inner)
+        weight = self.weight if scale == 1.0 else self.weight * scale
+        return F.conv2d(x, weight, self.bias, self.stride, self.inner)
 
 
 class NatureCNN(nn.Module):
@@ -82,9 +84,8 @@ class NatureCNN(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """uint8 [B, stack, height, width] -> [B, features], the pixels scaled to [0, 1]; features in the order h, w, c."""
-        dtype = self.conv1.weight.dtype
-        x = obs.to(dtype).contiguous(memory_format=torch.channels_last) * (1.0 / 255.0)
-        x = F.relu(self.conv1(x))
+        x = obs.to(self.conv1.weight.dtype).contiguous(memory_format=torch.channels_last)
+        x = F.relu(self.conv1(x, scale=1.0 / 255.0))
         x = F.relu(self.conv2(x))
         x = F.relu(self.conv3(x))
         return x.permute(0, 2, 3, 1).flatten(1)
