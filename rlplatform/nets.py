@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  # its name everywhere
 from torch import Tensor, nn
 
 from rlplatform.streams import Stream
@@ -37,11 +37,7 @@ class SameConv(nn.Module):
     """2-D convolution with "SAME" padding for inputs of one known size; Xavier-uniform kernel, zero bias."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, size: tuple[int, int]) -> None:
-        """
-        Args:
-            inputs, outputs: channels.
-            size: (height, width) of the input. `self.size` is that of the output.
-        """
+        """A layer from `inputs` to `outputs` channels, for inputs of `size` (height, width). `self.size`: of its output."""
         super().__init__()
         self.stride = stride
         top, bottom = same_padding(size[0], kernel, stride)
@@ -92,18 +88,20 @@ class NatureCNN(nn.Module):
 
 
 class Flatten(nn.Module):
-    """No encoder at all, for observations of a few dozen numbers: [B, stack, *frame] -> [B, features], unscaled."""
+    """No encoder at all, for observations of a few dozen numbers: [B, stack, *frame] -> [B, features], bytes / 255."""
 
     def __init__(self, stack: int, frame: tuple[int, ...]) -> None:
         super().__init__()
         self.features = stack * int(np.prod(frame))
-        self.register_buffer("like", torch.empty(0), persistent=False)  # carries the module's dtype
+        self.like: Tensor  # empty; carries the module's dtype
+        self.register_buffer("like", torch.empty(0), persistent=False)
 
     def init_(self, stream: Stream) -> None:
         pass
 
     def forward(self, obs: Tensor) -> Tensor:
-        return obs.to(self.like.dtype).flatten(1)  # type: ignore[arg-type]
+        x = obs.to(self.like.dtype).flatten(1)
+        return x / 255.0 if obs.dtype == torch.uint8 else x
 
 
 class Noise(NamedTuple):
