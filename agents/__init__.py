@@ -36,8 +36,8 @@ def load_preset(name: str, suite: str = "atari") -> Preset:
     """
     if name not in presets():
         raise ValueError(_unknown("preset", name, presets()))
-    read = OmegaConf.to_container(OmegaConf.create(files(__name__).joinpath("presets", f"{name}.yaml").read_text()))
-    assert isinstance(read, dict)
+    text = files(__name__).joinpath("presets", f"{name}.yaml").read_text()
+    read: Any = OmegaConf.to_container(OmegaConf.create(text))
     return Preset(str(read["agent"]), {**read["config"], **read["suites"].get(suite, {})})
 
 

@@ -23,7 +23,7 @@ from rlplatform.replay import Replay
 from rlplatform.streams import Stream
 from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
 
-ENCODERS = {"nature": NatureCNN, "flatten": Flatten}
+ENCODERS: dict[str, type[NatureCNN | Flatten]] = {"nature": NatureCNN, "flatten": Flatten}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -56,10 +56,12 @@ class Config:
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         if self.capacity <= self.min_replay:
-            raise ValueError(f"capacity ({self.capacity}) must exceed min_replay ({self.min_replay}), or learning never starts")
+            raise ValueError(f"capacity {self.capacity} <= min_replay {self.min_replay}: learning would never start")
 
 
 class NetNoise(NamedTuple):
+    """One draw for every noisy layer."""
+
     projection: Noise
     head: Noise
 
@@ -85,12 +87,15 @@ class Net(nn.Module):
         return NetNoise(self.projection.noise(stream), self.head.noise(stream))
 
     def forward(self, obs: Tensor, noise: NetNoise | None) -> Tensor:
-        """obs [B, stack, *frame] -> logits [B, actions, atoms], float32."""
+        """Logits [B, actions, atoms], float32, for obs [B, stack, *frame]."""
         projection, head = noise if noise is not None else (None, None)
         hidden = torch.relu(self.projection(self.encoder(obs), projection))
         out = self.head(hidden, head).float().unflatten(1, (-1, self.atoms))
         value, advantage = out[:, :1], out[:, 1:]
-        return value + advantage - advantage.mean(1, keepdim=True)  # Wang et al. 2016 (arXiv:1511.06581), Eq. 9
+        logits: Tensor = (
+            value + advantage - advantage.mean(1, keepdim=True)
+        )  # Wang et al. 2016 (arXiv:1511.06581), Eq. 9
+        return logits
 
 
 def q_values(logits: Tensor, support: Tensor) -> Tensor:
@@ -119,10 +124,11 @@ def categorical_projection(prob: Tensor, reward: Tensor, discount: Tensor, suppo
 
 @torch.no_grad()
 def target_distribution(
-    online: Net, target: Net, next_obs: Tensor, reward: Tensor, discount: Tensor, noise: NetNoise | None, support: Tensor
+    nets: tuple[Net, Net], next_obs: Tensor, reward: Tensor, discount: Tensor, noise: NetNoise | None, support: Tensor
 ) -> Tensor:
     """Double DQN (van Hasselt et al. 2016) on distributions: the online network chooses at the bootstrap state, the target
     network says what the choice is worth. One noise for both, as in Dopamine. [B, atoms]."""
+    online, target = nets
     best = q_values(online(next_obs, noise), support).argmax(1)
     prob = target(next_obs, noise)[torch.arange(len(best)), best].softmax(-1)
     return categorical_projection(prob, reward, discount, support)
@@ -156,7 +162,7 @@ class Policy:
 
     @torch.inference_mode()
     def act(self, obs: Array, stream: Stream) -> tuple[Array, Mapping[str, Array]]:
-        """obs [N, stack, *frame] -> actions [N] int64. One draw of noise serves the N environments."""
+        """Actions [N] int64 for obs [N, stack, *frame]. One draw of noise serves the N environments."""
         explore = stream.uniform(len(obs)) < self._epsilon
         action = stream.integers(self._actions, len(obs))
         if not explore.all():
@@ -167,6 +173,7 @@ class Policy:
 
 
 def support_of(config: Config) -> Tensor:
+    """The returns at which a distribution has mass, [atoms]."""
     return torch.linspace(-config.v_max, config.v_max, config.atoms)
 
 
@@ -176,7 +183,8 @@ class Agent:
     config_class: ClassVar[type[Config]] = Config
 
     def __init__(self, config: Config, spec: Spec, streams: int, seed: int) -> None:
-        """
+        """A newly initialised agent.
+
         Args:
             streams: environments whose rollouts `observe` will see.
             seed: of the run; names the streams "init", "noise" and "replay".
@@ -184,7 +192,8 @@ class Agent:
         if not spec.actions:
             raise ValueError("this agent needs discrete actions")
         self.config, self.spec = config, spec
-        self.replay = Replay(spec, config.capacity, streams, config.n, alpha=config.alpha, stream=Stream(seed, "replay"))
+        draws = Stream(seed, "replay")
+        self.replay = Replay(spec, config.capacity, streams, config.n, alpha=config.alpha, stream=draws)
         self._noise = Stream(seed, "noise")
         self._support = support_of(config)
         dtype = DTYPES[config.dtype]
@@ -228,7 +237,7 @@ class Agent:
         batch = self.replay.sample(config.batch, config.n, config.gamma)
         noise, next_noise = self._online.noise(self._noise), self._online.noise(self._noise)
         y = target_distribution(
-            self._online, self._target, torch.from_numpy(batch.next_obs), torch.from_numpy(batch.n_return),
+            (self._online, self._target), torch.from_numpy(batch.next_obs), torch.from_numpy(batch.n_return),
             torch.from_numpy(batch.discount), next_noise, self._support,
         )  # fmt: skip
         logits = self._online(torch.from_numpy(batch.obs[:, 0]), noise)
@@ -246,10 +255,10 @@ class Agent:
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} after {self._steps} agent steps")
         self._online.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         if self._online is not self._master:
-            for master, online in zip(self._master.parameters(), self._online.parameters(), strict=True):
-                master.grad.copy_(online.grad)
+            for to, grad in zip(_gradients(self._master), _gradients(self._online), strict=True):
+                to.copy_(grad)
         self._adam.step()
         self._round()
 
@@ -265,23 +274,30 @@ class Agent:
 
     def state_dict(self) -> State:
         """Copies, so that the agent may go on while they are written."""
-        names = [name for name, _ in self._master.named_parameters()]
-        moments = self._adam.state_dict()["state"]  # {} before the first step
+        moments = self._adam.state  # by parameter; empty before the first step
+        online = dict(self._master.named_parameters())
         return {
-            "online": {name: p.detach().clone() for name, p in self._master.named_parameters()},
+            "online": {name: p.detach().clone() for name, p in online.items()},
             "target": {name: p.detach().clone() for name, p in self._target.named_parameters()},
-            "adam": {name: {key: t.clone() for key, t in moments[i].items()} for i, name in enumerate(names) if i in moments},
+            "adam": {
+                name: {key: t.clone() for key, t in moments[p].items()} for name, p in online.items() if p in moments
+            },
             "noise": self._noise.state_dict(),
             "steps": self._steps,
             "next_copy": self._next_copy,
         }
 
     def load_state_dict(self, state: State) -> None:
-        names = [name for name, _ in self._master.named_parameters()]
         self._master.load_state_dict(state["online"])
         self._round()
         self._target.load_state_dict(state["target"])
-        moments = {i: dict(state["adam"][name]) for i, name in enumerate(names) if name in state["adam"]}
-        self._adam.load_state_dict({**self._adam.state_dict(), "state": moments})
+        self._adam.state.clear()
+        for name, parameter in self._master.named_parameters():
+            if name in state["adam"]:
+                self._adam.state[parameter] = {key: t.clone() for key, t in state["adam"][name].items()}
         self._noise.load_state_dict(state["noise"])
         self._steps, self._next_copy = int(state["steps"]), int(state["next_copy"])
+
+
+def _gradients(net: Net) -> list[Tensor]:
+    return [p.grad for p in net.parameters() if p.grad is not None]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  # its name everywhere
 from torch import Tensor, nn
 
 from rlplatform.streams import Stream
@@ -37,11 +37,7 @@ class SameConv(nn.Module):
     """2-D convolution with "SAME" padding for inputs of one known size; Xavier-uniform kernel, zero bias."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, size: tuple[int, int]) -> None:
-        """
-        Args:
-            inputs, outputs: channels.
-            size: (height, width) of the input. `self.size` is that of the output.
-        """
+        """A layer from `inputs` to `outputs` channels, for inputs of `size` (height, width). `self.size`: of its output."""
         super().__init__()
         self.stride = stride
         top, bottom = same_padding(size[0], kernel, stride)
@@ -57,11 +53,13 @@ class SameConv(nn.Module):
         xavier_(self.weight.data, stream)
         self.bias.data.zero_()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, *size] -> [B, outputs, *self.size]."""
+    def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        """[B, inputs, *size] -> [B, outputs, *self.size], of scale * x (applied to the kernel: it is smaller, and bytes
+        are exact in bfloat16 while their multiples are not)."""
         if self.outer is not None:
             x = F.pad(x, self.outer)
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.inner)
+        weight = self.weight if scale == 1.0 else self.weight * scale
+        return F.conv2d(x, weight, self.bias, self.stride, self.inner)
 
 
 class NatureCNN(nn.Module):
@@ -82,27 +80,28 @@ class NatureCNN(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """uint8 [B, stack, height, width] -> [B, features], the pixels scaled to [0, 1]; features in the order h, w, c."""
-        dtype = self.conv1.weight.dtype
-        x = obs.to(dtype).contiguous(memory_format=torch.channels_last) * (1.0 / 255.0)
-        x = F.relu(self.conv1(x))
+        x = obs.to(self.conv1.weight.dtype).contiguous(memory_format=torch.channels_last)
+        x = F.relu(self.conv1(x, scale=1.0 / 255.0))
         x = F.relu(self.conv2(x))
         x = F.relu(self.conv3(x))
         return x.permute(0, 2, 3, 1).flatten(1)
 
 
 class Flatten(nn.Module):
-    """No encoder at all, for observations of a few dozen numbers: [B, stack, *frame] -> [B, features], unscaled."""
+    """No encoder at all, for observations of a few dozen numbers: [B, stack, *frame] -> [B, features], bytes / 255."""
 
     def __init__(self, stack: int, frame: tuple[int, ...]) -> None:
         super().__init__()
         self.features = stack * int(np.prod(frame))
-        self.register_buffer("like", torch.empty(0), persistent=False)  # carries the module's dtype
+        self.like: Tensor  # empty; carries the module's dtype
+        self.register_buffer("like", torch.empty(0), persistent=False)
 
     def init_(self, stream: Stream) -> None:
         pass
 
     def forward(self, obs: Tensor) -> Tensor:
-        return obs.to(self.like.dtype).flatten(1)  # type: ignore[arg-type]
+        x = obs.to(self.like.dtype).flatten(1)
+        return x / 255.0 if obs.dtype == torch.uint8 else x
 
 
 class Noise(NamedTuple):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from reference import c51
-from reference import conv as reference
 
 from rlplatform.nets import Flatten, NatureCNN, NoisyLinear, SameConv, same_padding
 from rlplatform.streams import Stream
+from tests.reference import c51
+from tests.reference import conv as reference
 
 
 def filled(module, seed=0):
@@ -21,13 +21,22 @@ def doubles(*tensors):
 
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "expected"),
-    [(84, 8, 4, (2, 2)), (21, 4, 2, (1, 2)), (11, 3, 1, (1, 1)), (84, 3, 2, (0, 1)), (21, 3, 2, (1, 1)), (4, 1, 2, (0, 0))],
+    [
+        (84, 8, 4, (2, 2)),
+        (21, 4, 2, (1, 2)),
+        (11, 3, 1, (1, 1)),
+        (84, 3, 2, (0, 1)),
+        (21, 3, 2, (1, 1)),
+        (4, 1, 2, (0, 0)),
+    ],
 )
 def test_same_padding_is_that_of_flax(size, kernel, stride, expected):
     assert same_padding(size, kernel, stride) == expected
 
 
-@pytest.mark.parametrize(("size", "kernel", "stride"), [((12, 9), 8, 4), ((7, 10), 4, 2), ((5, 5), 3, 1), ((6, 3), 2, 3)])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"), [((12, 9), 8, 4), ((7, 10), 4, 2), ((5, 5), 3, 1), ((6, 3), 2, 3)]
+)
 def test_same_conv_by_definition(size, kernel, stride):
     rng = np.random.default_rng(1)
     layer = filled(SameConv(3, 5, kernel, stride, size))
@@ -35,9 +44,13 @@ def test_same_conv_by_definition(size, kernel, stride):
     x = rng.normal(size=(2, 3, *size))
     ours = layer(torch.from_numpy(x).float())
     assert ours.shape[2:] == layer.size
+    weight, bias = doubles(layer.weight, layer.bias)
     # float32 against float64: error 7e-7 measured
     np.testing.assert_allclose(
-        ours.detach().numpy(), reference.same_conv(x, *doubles(layer.weight, layer.bias), stride), rtol=1e-5, atol=1e-5
+        ours.detach().numpy(),
+        reference.same_conv(x, weight, bias, stride),
+        rtol=1e-5,
+        atol=1e-5,
     )
 
 
@@ -60,9 +73,10 @@ def test_nature_cnn_takes_any_height_and_width_and_says_what_it_cannot_take():
         NatureCNN(4, (84, 84, 3))
 
 
-def test_flatten_keeps_every_number():
-    frames = torch.arange(2 * 3 * 4, dtype=torch.uint8).reshape(2, 3, 4)
-    assert torch.equal(Flatten(3, (4,))(frames), torch.arange(24.0).reshape(2, 12))
+def test_flatten_keeps_every_number_and_scales_bytes():
+    frames = torch.arange(2 * 3 * 4).reshape(2, 3, 4)
+    assert torch.equal(Flatten(3, (4,))(frames.float()), torch.arange(24.0).reshape(2, 12))
+    assert torch.equal(Flatten(3, (4,))((frames * 11).byte()), torch.arange(0.0, 264.0, 11.0).reshape(2, 12) / 255.0)
 
 
 def test_initial_values_come_from_the_stream_alone():
@@ -108,11 +122,11 @@ def test_noisy_linear_is_the_written_out_noisy_weight():
     layer = noisy()
     x = np.random.default_rng(3).normal(size=(4, 7))
     normals = Stream(0, "noise").normal(12).astype(np.float64)
-    weights = doubles(layer.mu, layer.sigma, layer.bias_mu, layer.bias_sigma)
+    mu, sigma, bias_mu, bias_sigma = doubles(layer.mu, layer.sigma, layer.bias_mu, layer.bias_sigma)
     ours = layer(torch.from_numpy(x).float(), layer.noise(Stream(0, "noise")))
-    expected = c51.noisy_linear(x, *weights, (normals[:7], normals[7:]))
+    expected = c51.noisy_linear(x, mu, sigma, bias_mu, bias_sigma, (normals[:7], normals[7:]))
     np.testing.assert_allclose(ours.detach().numpy(), expected, rtol=1e-5, atol=1e-5)  # error 5e-7 measured
-    mean = c51.noisy_linear(x, *weights, None)
+    mean = c51.noisy_linear(x, mu, sigma, bias_mu, bias_sigma, None)
     np.testing.assert_allclose(layer(torch.from_numpy(x).float(), None).detach().numpy(), mean, rtol=1e-5, atol=1e-5)
 
 

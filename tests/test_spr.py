@@ -1,12 +1,11 @@
 """DER against its definition in float64, its schedules, its state."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from reference import c51
-from rlplatform.replay import Batch
 
 from rlplatform.agents import load_preset, presets, resolve
 from rlplatform.agents.spr import (
@@ -19,8 +18,10 @@ from rlplatform.agents.spr import (
     q_values,
     target_distribution,
 )  # fmt: skip
+from rlplatform.replay import Batch
 from rlplatform.streams import Stream
 from rlplatform.types import Rollout, Spec, empty_episodes
+from tests.reference import c51
 
 PONG = Spec((84, 84), "uint8", 4, actions=6)
 TINY = Spec((3,), "float32", 2, actions=3)
@@ -30,7 +31,11 @@ SMALL = Config(encoder="flatten", hidden=4, atoms=5, v_max=2.0, sigma0=0.5, batc
 def rollout(spec, rng, steps=1, envs=1, reward=None):
     """Experience without ends, as an actor would hand it over."""
     frame = rng.integers(0, 256, (steps, envs, *spec.frame_shape)).astype(spec.frame_dtype)
-    reward = rng.normal(size=(steps, envs)).astype(np.float32) if reward is None else np.full((steps, envs), reward, np.float32)
+    reward = (
+        rng.normal(size=(steps, envs)).astype(np.float32)
+        if reward is None
+        else np.full((steps, envs), reward, np.float32)
+    )
     no = np.zeros((steps, envs), bool)
     return Rollout(
         frame, no, rng.integers(0, spec.actions, (steps, envs)), reward, no, no,
@@ -39,7 +44,9 @@ def rollout(spec, rng, steps=1, envs=1, reward=None):
 
 
 def tiny_batch(rng, size=4):
-    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
+    def draw(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
     none = np.zeros((size, 0), bool)
     discount = np.array([0.97, 0.0, 0.97, 0.95], np.float32)
     return Batch(
@@ -89,7 +96,9 @@ def two_noises(stream, inputs=6, hidden=4, outputs=20):
 
 def test_parameter_counts_are_those_of_the_published_agent():
     net = Net(Config(), dataclasses.replace(PONG, actions=18), torch.float32)
-    count = {part: sum(p.numel() for p in getattr(net, part).parameters()) for part in ("encoder", "projection", "head")}
+    count = {
+        part: sum(p.numel() for p in getattr(net, part).parameters()) for part in ("encoder", "projection", "head")
+    }
     assert count == {"encoder": 77_984, "projection": 7_930_880, "head": 994_194}
 
 
@@ -115,14 +124,16 @@ def distributions(rng, size, atoms=51):
 
 
 def project(prob, reward, discount, support=SUPPORT):
-    f32 = lambda x: torch.from_numpy(np.asarray(x, np.float32))
-    return categorical_projection(f32(prob), f32(reward), f32(discount), support).numpy()
+    prob, reward, discount = (torch.from_numpy(np.asarray(x, np.float32)) for x in (prob, reward, discount))
+    return categorical_projection(prob, reward, discount, support).numpy()
 
 
 def test_projection_by_definition():
     rng = np.random.default_rng(0)
     prob = distributions(rng, 300)
-    reward = np.concatenate([rng.normal(size=100) * 5, rng.integers(-12, 13, 100) * 0.4, rng.choice([-50.0, 50.0, 0.0], 100)])
+    reward = np.concatenate(
+        [rng.normal(size=100) * 5, rng.integers(-12, 13, 100) * 0.4, rng.choice([-50.0, 50.0, 0.0], 100)]
+    )
     discount = rng.choice([0.0, 0.5, 0.99**10, 1.0], 300)
     expected = c51.projection(prob.astype(np.float64), reward, discount, SUPPORT.double().numpy())
     # Where an atom lands is off by 1e-6 in float32 at |z| <= 10, hence its mass by 1e-6 / 0.4: error 2.4e-6 measured.
@@ -184,7 +195,9 @@ def test_the_online_network_chooses_and_the_target_network_values():
     normals, _ = two_noises(Stream(0, "noise"))
     support = torch.linspace(-2.0, 2.0, 5)
     f = torch.from_numpy
-    ours = target_distribution(online, target, f(batch.next_obs), f(batch.n_return), f(batch.discount), noise, support)
+    ours = target_distribution(
+        (online, target), f(batch.next_obs), f(batch.n_return), f(batch.discount), noise, support
+    )
     nets, flat, z = (parameters(online), parameters(target)), as_float64(batch), support.double().numpy()
     expected, chosen = c51.double_dqn_target(*nets, flat, normals, z)
     np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-5, atol=1e-5)  # error 3e-7 measured
@@ -198,7 +211,7 @@ def test_the_online_network_chooses_and_the_target_network_values():
 def test_three_updates_are_those_written_out_by_hand():
     """Loss, gradient (central differences), importance weights, Adam and the new priorities, all in float64."""
     config = dataclasses.replace(SMALL, learning_rate=0.01, adam_eps=1e-3)
-    agent = Agent(config, TINY, 1, seed=3)
+    agent: Any = Agent(config, TINY, 1, seed=3)
     for parameter in agent._target.parameters():
         parameter.data.add_(torch.from_numpy(Stream(9, "test").normal(*parameter.shape)), alpha=0.3)
     batch = tiny_batch(np.random.default_rng(5))
@@ -225,7 +238,7 @@ def test_three_updates_are_those_written_out_by_hand():
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_changes_nothing():
-    agent = Agent(SMALL, TINY, 1, seed=0)
+    agent: Any = Agent(SMALL, TINY, 1, seed=0)
     batch = tiny_batch(np.random.default_rng(0))
     batch.obs[0] = np.nan
     agent.replay = OneBatch(batch)
@@ -282,7 +295,8 @@ def test_target_is_copied_after_the_updates_of_every_period(envs, steps, expecte
 
 
 def test_rewards_are_clipped_for_learning_only():
-    agent, rng = Agent(SMALL, TINY, 1, seed=0), np.random.default_rng(0)
+    agent: Any = Agent(SMALL, TINY, 1, seed=0)
+    rng = np.random.default_rng(0)
     given = [rollout(TINY, rng, 4, reward=r) for r in (-7.0, -0.5, 0.25, 30.0)]
     seen = []
     agent.replay.add = lambda r: seen.append(r.reward.copy())
@@ -295,7 +309,7 @@ def test_rewards_are_clipped_for_learning_only():
 
 
 def acting(evaluation, epsilon=0.0, config=SMALL, spec=TINY):
-    agent = Agent(config, spec, 1, seed=1)
+    agent: Any = Agent(config, spec, 1, seed=1)
     policy = agent.eval_policy() if evaluation else agent.policy()
     policy.load({**agent.weights(), "epsilon": epsilon})
     return agent, policy
@@ -393,7 +407,9 @@ def test_state_round_trip_goes_on_bit_for_bit(dtype):
         assert all(torch.equal(t, second[part][name]) for name, t in first[part].items())
     for name, moments in first["adam"].items():
         assert all(torch.equal(t, second["adam"][name][key]) for key, t in moments.items())
-    assert {k: first[k] for k in ("noise", "steps", "next_copy")} == {k: second[k] for k in ("noise", "steps", "next_copy")}
+    assert {k: first[k] for k in ("noise", "steps", "next_copy")} == {
+        k: second[k] for k in ("noise", "steps", "next_copy")
+    }
 
 
 def test_state_before_the_first_update_can_be_loaded():
@@ -421,7 +437,7 @@ def test_bfloat16_gives_the_loss_and_the_gradient_of_float32():
     )  # fmt: skip
     loss, grad = {}, {}
     for dtype in ("float32", "bfloat16"):
-        agent = Agent(dataclasses.replace(Config(), dtype=dtype), PONG, 1, seed=0)
+        agent: Any = Agent(dataclasses.replace(Config(), dtype=dtype), PONG, 1, seed=0)
         agent.replay = OneBatch(batch)
         loss[dtype] = float(agent.update()["losses/td_loss"])
         grad[dtype] = torch.cat([p.grad.flatten() for p in agent._master.parameters()]).double()
@@ -453,7 +469,7 @@ def test_what_is_unknown_is_refused_with_a_suggestion():
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"encoder": "resnet"}, "nature, flatten"), ({"dtype": "half"}, "float32"), ({"capacity": 1_600}, "never starts")],
+    [({"encoder": "resnet"}, "nature, flatten"), ({"dtype": "half"}, "float32"), ({"capacity": 1_600}, "never start")],
 )
 def test_a_configuration_that_cannot_work_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):

@@ -30,7 +30,9 @@ def softmax(x):
 
 def noisy_linear(x, mu, sigma, bias_mu, bias_sigma, normals):
     """Fortunato et al. 2018, Eq. 9-11: the noisy weights written out. `normals` = (of the inputs, of the outputs) or None."""
-    e_in, e_out = (np.sign(n) * np.sqrt(np.abs(n)) for n in normals) if normals else (np.zeros(mu.shape[1]), np.zeros(len(mu)))
+    e_in, e_out = (
+        (np.sign(n) * np.sqrt(np.abs(n)) for n in normals) if normals else (np.zeros(mu.shape[1]), np.zeros(len(mu)))
+    )
     y = np.zeros((len(x), len(mu)))
     for o in range(len(mu)):
         weight = np.array([mu[o, i] + sigma[o, i] * e_in[i] * e_out[o] for i in range(mu.shape[1])])
@@ -41,7 +43,8 @@ def noisy_linear(x, mu, sigma, bias_mu, bias_sigma, normals):
 def logits(net, x, normals, atoms):
     """net: name -> array, of a network without an encoder; normals: of the two noisy layers. [B, actions, atoms]."""
     layer = {
-        part: [net[f"{part}.{name}"] for name in ("mu", "sigma", "bias_mu", "bias_sigma")] for part in ("projection", "head")
+        part: [net[f"{part}.{name}"] for name in ("mu", "sigma", "bias_mu", "bias_sigma")]
+        for part in ("projection", "head")
     }
     hidden = np.maximum(noisy_linear(x, *layer["projection"], normals[0]), 0.0)
     out = noisy_linear(hidden, *layer["head"], normals[1]).reshape(len(x), -1, atoms)
