@@ -16,6 +16,16 @@ def n_step(
     value: int, reward: int, discount: int, n: int, T: int, B: int, result: int, device: int, stream: int
 ) -> None: ...
 def vtrace(
-    value: int, reward: int, discount: int, rho: int, rho_bar: float, c_bar: float, lambda_: float, T: int, B: int,
-    target: int, device: int, stream: int,
+    value: int,
+    reward: int,
+    discount: int,
+    rho: int,
+    rho_bar: float,
+    c_bar: float,
+    lambda_: float,
+    T: int,
+    B: int,
+    target: int,
+    device: int,
+    stream: int,
 ) -> None: ...
