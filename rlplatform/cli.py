@@ -149,7 +149,7 @@ def doctor() -> None:
     rows = diagnose()
     for row in rows:
         table.add_row(row.part, "yes" if row.active else "no", row.version or "", row.why)
-    Console().print(table)
+    Console(markup=False).print(table)  # "rlplatform[cluster]" is no markup
     if any(row.required and not row.active for row in rows):
         raise typer.Exit(EXIT_FAILED)
 
