@@ -197,13 +197,13 @@ class Agent:
         self._noise = Stream(seed, "noise")
         self.support = support_of(config)
         dtype = DTYPES[config.dtype]
-        self._master = Net(config, spec, torch.float32)  # what Adam moves
-        self._master.init_(Stream(seed, "init"))
-        self.online = self._master if dtype == torch.float32 else Net(config, spec, dtype)  # what is evaluated
+        self.master = Net(config, spec, torch.float32)  # what Adam moves
+        self.master.init_(Stream(seed, "init"))
+        self.online = self.master if dtype == torch.float32 else Net(config, spec, dtype)  # what is evaluated
         self.target = Net(config, spec, dtype).requires_grad_(False)
-        for parameter in self._master.parameters():
+        for parameter in self.master.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        self._adam = torch.optim.Adam(self._master.parameters(), config.learning_rate, eps=config.adam_eps, fused=True)
+        self._adam = torch.optim.Adam(self.master.parameters(), config.learning_rate, eps=config.adam_eps, fused=True)
         self._round()
         self._copy_to_target()
         self._steps = 0  # agent steps observed
@@ -256,8 +256,8 @@ class Agent:
             raise FloatingPointError(f"the loss is {loss.item()} after {self._steps} agent steps")
         self.online.zero_grad()
         torch.autograd.backward(loss)
-        if self.online is not self._master:
-            for to, grad in zip(_gradients(self._master), _gradients(self.online), strict=True):
+        if self.online is not self.master:
+            for to, grad in zip(_gradients(self.master), _gradients(self.online), strict=True):
                 to.copy_(grad)
         self._adam.step()
         self._round()
@@ -265,8 +265,8 @@ class Agent:
     @torch.no_grad()
     def _round(self) -> None:
         """Round the float32 weights to the dtype in which the networks are evaluated."""
-        if self.online is not self._master:
-            for master, online in zip(self._master.parameters(), self.online.parameters(), strict=True):
+        if self.online is not self.master:
+            for master, online in zip(self.master.parameters(), self.online.parameters(), strict=True):
                 online.copy_(master)
 
     def _copy_to_target(self) -> None:
@@ -275,7 +275,7 @@ class Agent:
     def state_dict(self) -> State:
         """Copies, so that the agent may go on while they are written."""
         moments = self._adam.state  # by parameter; empty before the first step
-        online = dict(self._master.named_parameters())
+        online = dict(self.master.named_parameters())
         return {
             "online": {name: p.detach().clone() for name, p in online.items()},
             "target": {name: p.detach().clone() for name, p in self.target.named_parameters()},
@@ -288,11 +288,11 @@ class Agent:
         }
 
     def load_state_dict(self, state: State) -> None:
-        self._master.load_state_dict(state["online"])
+        self.master.load_state_dict(state["online"])
         self._round()
         self.target.load_state_dict(state["target"])
         self._adam.state.clear()
-        for name, parameter in self._master.named_parameters():
+        for name, parameter in self.master.named_parameters():
             if name in state["adam"]:
                 self._adam.state[parameter] = {key: t.clone() for key, t in state["adam"][name].items()}
         self._noise.load_state_dict(state["noise"])

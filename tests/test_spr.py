@@ -440,7 +440,7 @@ def test_bfloat16_gives_the_loss_and_the_gradient_of_float32():
         agent: Any = Agent(dataclasses.replace(Config(), dtype=dtype), PONG, 1, seed=0)
         agent.replay = OneBatch(batch)
         loss[dtype] = float(agent.update()["losses/td_loss"])
-        grad[dtype] = torch.cat([p.grad.flatten() for p in agent._master.parameters()]).double()
+        grad[dtype] = torch.cat([p.grad.flatten() for p in agent.master.parameters()]).double()
     assert loss["bfloat16"] == pytest.approx(loss["float32"], rel=1e-3)  # 1e-5 measured
     cosine = torch.cosine_similarity(grad["float32"], grad["bfloat16"], dim=0)
     assert cosine > 0.99  # 0.9992 measured
