@@ -195,15 +195,15 @@ class Agent:
         draws = Stream(seed, "replay")
         self.replay = Replay(spec, config.capacity, streams, config.n, alpha=config.alpha, stream=draws)
         self._noise = Stream(seed, "noise")
-        self._support = support_of(config)
+        self.support = support_of(config)
         dtype = DTYPES[config.dtype]
-        self._master = Net(config, spec, torch.float32)  # what Adam moves
-        self._master.init_(Stream(seed, "init"))
-        self._online = self._master if dtype == torch.float32 else Net(config, spec, dtype)  # what is evaluated
-        self._target = Net(config, spec, dtype).requires_grad_(False)
-        for parameter in self._master.parameters():
+        self.master = Net(config, spec, torch.float32)  # what Adam moves
+        self.master.init_(Stream(seed, "init"))
+        self.online = self.master if dtype == torch.float32 else Net(config, spec, dtype)  # what is evaluated
+        self.target = Net(config, spec, dtype).requires_grad_(False)
+        for parameter in self.master.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        self._adam = torch.optim.Adam(self._master.parameters(), config.learning_rate, eps=config.adam_eps, fused=True)
+        self._adam = torch.optim.Adam(self.master.parameters(), config.learning_rate, eps=config.adam_eps, fused=True)
         self._round()
         self._copy_to_target()
         self._steps = 0  # agent steps observed
@@ -220,7 +220,7 @@ class Agent:
         return Policy(self.config, self.spec, evaluation=True)
 
     def weights(self) -> Weights:
-        net = {name: p.data for name, p in self._online.named_parameters()}
+        net = {name: p.data for name, p in self.online.named_parameters()}
         return {"net": net, "epsilon": epsilon_at(self._steps, self.config)}
 
     def observe(self, rollouts: list[Rollout]) -> None:
@@ -235,12 +235,12 @@ class Agent:
         """One gradient step on one batch; its new priorities go back to the replay."""
         config = self.config
         batch = self.replay.sample(config.batch, config.n, config.gamma)
-        noise, next_noise = self._online.noise(self._noise), self._online.noise(self._noise)
+        noise, next_noise = self.online.noise(self._noise), self.online.noise(self._noise)
         y = target_distribution(
-            (self._online, self._target), torch.from_numpy(batch.next_obs), torch.from_numpy(batch.n_return),
-            torch.from_numpy(batch.discount), next_noise, self._support,
+            (self.online, self.target), torch.from_numpy(batch.next_obs), torch.from_numpy(batch.n_return),
+            torch.from_numpy(batch.discount), next_noise, self.support,
         )  # fmt: skip
-        logits = self._online(torch.from_numpy(batch.obs[:, 0]), noise)
+        logits = self.online(torch.from_numpy(batch.obs[:, 0]), noise)
         action = torch.from_numpy(batch.action[:, 0])
         chosen = logits[torch.arange(len(action)), action].log_softmax(-1)
         td = -(y * chosen).sum(-1)  # cross entropy, [B]
@@ -248,16 +248,16 @@ class Agent:
         self._step((weight * td).mean())
         self.replay.update_priority(batch.index, td.detach().double().numpy() + 1e-10)
         with torch.no_grad():
-            q = (chosen.exp() @ self._support).mean()
+            q = (chosen.exp() @ self.support).mean()
         return {"losses/td_loss": td.detach().mean(), "losses/q_values": q}
 
     def _step(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} after {self._steps} agent steps")
-        self._online.zero_grad()
+        self.online.zero_grad()
         torch.autograd.backward(loss)
-        if self._online is not self._master:
-            for to, grad in zip(_gradients(self._master), _gradients(self._online), strict=True):
+        if self.online is not self.master:
+            for to, grad in zip(_gradients(self.master), _gradients(self.online), strict=True):
                 to.copy_(grad)
         self._adam.step()
         self._round()
@@ -265,20 +265,20 @@ class Agent:
     @torch.no_grad()
     def _round(self) -> None:
         """Round the float32 weights to the dtype in which the networks are evaluated."""
-        if self._online is not self._master:
-            for master, online in zip(self._master.parameters(), self._online.parameters(), strict=True):
+        if self.online is not self.master:
+            for master, online in zip(self.master.parameters(), self.online.parameters(), strict=True):
                 online.copy_(master)
 
     def _copy_to_target(self) -> None:
-        self._target.load_state_dict(self._online.state_dict())
+        self.target.load_state_dict(self.online.state_dict())
 
     def state_dict(self) -> State:
         """Copies, so that the agent may go on while they are written."""
         moments = self._adam.state  # by parameter; empty before the first step
-        online = dict(self._master.named_parameters())
+        online = dict(self.master.named_parameters())
         return {
             "online": {name: p.detach().clone() for name, p in online.items()},
-            "target": {name: p.detach().clone() for name, p in self._target.named_parameters()},
+            "target": {name: p.detach().clone() for name, p in self.target.named_parameters()},
             "adam": {
                 name: {key: t.clone() for key, t in moments[p].items()} for name, p in online.items() if p in moments
             },
@@ -288,11 +288,11 @@ class Agent:
         }
 
     def load_state_dict(self, state: State) -> None:
-        self._master.load_state_dict(state["online"])
+        self.master.load_state_dict(state["online"])
         self._round()
-        self._target.load_state_dict(state["target"])
+        self.target.load_state_dict(state["target"])
         self._adam.state.clear()
-        for name, parameter in self._master.named_parameters():
+        for name, parameter in self.master.named_parameters():
             if name in state["adam"]:
                 self._adam.state[parameter] = {key: t.clone() for key, t in state["adam"][name].items()}
         self._noise.load_state_dict(state["noise"])

@@ -212,11 +212,11 @@ def test_three_updates_are_those_written_out_by_hand():
     """Loss, gradient (central differences), importance weights, Adam and the new priorities, all in float64."""
     config = dataclasses.replace(SMALL, learning_rate=0.01, adam_eps=1e-3)
     agent: Any = Agent(config, TINY, 1, seed=3)
-    for parameter in agent._target.parameters():
+    for parameter in agent.target.parameters():
         parameter.data.add_(torch.from_numpy(Stream(9, "test").normal(*parameter.shape)), alpha=0.3)
     batch = tiny_batch(np.random.default_rng(5))
     agent.replay = OneBatch(batch)
-    online, target, flat = parameters(agent._online), parameters(agent._target), as_float64(batch)
+    online, target, flat = parameters(agent.online), parameters(agent.target), as_float64(batch)
     support, weight = np.linspace(-2.0, 2.0, 5), c51.importance_weights(batch.priority)
     moments = {name: (np.zeros_like(p), np.zeros_like(p)) for name, p in online.items()}
     stream = Stream(3, "noise")
@@ -232,7 +232,7 @@ def test_three_updates_are_those_written_out_by_hand():
         assert float(metrics["losses/td_loss"]) == pytest.approx(td.mean(), rel=1e-5)
     np.testing.assert_array_equal(agent.replay.index, batch.index)
     assert stream.counter == agent._noise.counter
-    for name, value in parameters(agent._online).items():
+    for name, value in parameters(agent.online).items():
         # Steps are about 0.01 each; a float32 gradient is off by 1e-6, which eps = 1e-3 keeps small: error 3e-6 measured.
         np.testing.assert_allclose(value, online[name], rtol=0, atol=3e-5, err_msg=name)
 
@@ -242,11 +242,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_changes_nothing():
     batch = tiny_batch(np.random.default_rng(0))
     batch.obs[0] = np.nan
     agent.replay = OneBatch(batch)
-    before = parameters(agent._online)
+    before = parameters(agent.online)
     with pytest.raises(FloatingPointError, match="after 0 agent steps"):
         agent.update()
     assert not hasattr(agent.replay, "priority")
-    for name, value in parameters(agent._online).items():
+    for name, value in parameters(agent.online).items():
         np.testing.assert_array_equal(value, before[name])
 
 
@@ -284,13 +284,13 @@ def test_learning_starts_after_min_replay_steps():
 def test_target_is_copied_after_the_updates_of_every_period(envs, steps, expected):
     config = dataclasses.replace(SMALL, target_period=8)
     agent, rng = Agent(config, TINY, envs, seed=0), np.random.default_rng(0)
-    copies, value = {}, float(agent._target.head.bias_mu[0])
+    copies, value = {}, float(agent.target.head.bias_mu[0])
     for seen in range(envs * steps, 37, envs * steps):
         agent.observe([rollout(TINY, rng, steps, envs)])
         with torch.no_grad():
-            agent._online.head.bias_mu.fill_(seen)  # stands for the updates after this rollout
-        if agent._target.head.bias_mu[0] != value:
-            value = copies[seen] = float(agent._target.head.bias_mu[0])
+            agent.online.head.bias_mu.fill_(seen)  # stands for the updates after this rollout
+        if agent.target.head.bias_mu[0] != value:
+            value = copies[seen] = float(agent.target.head.bias_mu[0])
     assert copies == expected
 
 
@@ -318,7 +318,7 @@ def acting(evaluation, epsilon=0.0, config=SMALL, spec=TINY):
 def test_evaluation_is_greedy_on_the_mean_weights():
     agent, policy = acting(evaluation=True, epsilon=1.0)  # the training epsilon does not reach it
     obs = np.random.default_rng(0).normal(size=(2_000, 2, 3)).astype(np.float32)
-    q = c51.softmax(c51.logits(parameters(agent._online), obs.reshape(-1, 6), (None, None), 5)) @ np.linspace(-2, 2, 5)
+    q = c51.softmax(c51.logits(parameters(agent.online), obs.reshape(-1, 6), (None, None), 5)) @ np.linspace(-2, 2, 5)
     action, extra = policy.act(obs, Stream(0, "actor"))
     assert action.dtype == np.int64
     assert extra == {}
@@ -419,7 +419,7 @@ def test_state_before_the_first_update_can_be_loaded():
     batch = tiny_batch(np.random.default_rng(1))
     learn(agent, [batch])
     learn(other, [batch])
-    assert all(torch.equal(a, b) for a, b in zip(agent._online.parameters(), other._online.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(agent.online.parameters(), other.online.parameters(), strict=True))
 
 
 # -- bfloat16 -----------------------------------------------------------------------------------------------------------
@@ -440,7 +440,7 @@ def test_bfloat16_gives_the_loss_and_the_gradient_of_float32():
         agent: Any = Agent(dataclasses.replace(Config(), dtype=dtype), PONG, 1, seed=0)
         agent.replay = OneBatch(batch)
         loss[dtype] = float(agent.update()["losses/td_loss"])
-        grad[dtype] = torch.cat([p.grad.flatten() for p in agent._master.parameters()]).double()
+        grad[dtype] = torch.cat([p.grad.flatten() for p in agent.master.parameters()]).double()
     assert loss["bfloat16"] == pytest.approx(loss["float32"], rel=1e-3)  # 1e-5 measured
     cosine = torch.cosine_similarity(grad["float32"], grad["bfloat16"], dim=0)
     assert cosine > 0.99  # 0.9992 measured

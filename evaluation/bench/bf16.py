@@ -1,0 +1,137 @@
+"""bfloat16 against float32 at checkpoints of a float32 run of preset `der`: the same state, batch and noise.
+
+    rlplatform bench bf16 [--task atari/Pong] [--steps N] [--checkpoints K] [--threads T] [--out FILE]
+
+At each checkpoint, evenly spaced over the gradient steps of the run:
+  loss_error     |mean cross entropy in bfloat16 / in float32 - 1|
+  td_error       the largest relative error of one sample's cross entropy, which becomes its priority
+  cosine         between the two gradients, whole and by part of the network
+  norm_error     |length of the gradient in bfloat16 / in float32 - 1|
+  batch_cosine   for scale: between the float32 gradients of this batch and of another one
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlplatform.actor import Actor
+from rlplatform.agents import load_preset
+from rlplatform.agents.spr import Agent, Config
+from rlplatform.envs import make, suite_of
+from rlplatform.learner import Learner
+from rlplatform.provenance import provenance
+from rlplatform.replay import Batch
+from rlplatform.streams import Stream
+
+PARTS = ("encoder", "projection", "head")
+
+
+def main() -> None:
+    """Train, compare at the checkpoints, print a table, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="atari/Pong")
+    parser.add_argument("--steps", type=int, default=5_000, help="agent steps of the run")
+    parser.add_argument("--checkpoints", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "bf16.json")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    rows = compare_along_run(given.task, given.steps, given.checkpoints, given.seed)
+    named = {"task": given.task, "steps": given.steps, "seed": given.seed}
+    result = {"preset": "der", **named, "rows": rows, "worst": worst(rows), **provenance()}
+    given.out.parent.mkdir(exist_ok=True)
+    given.out.write_text(json.dumps(result, indent=1) + "\n")
+    print("  ".join(f"{name:>12}" for name in rows[0]))
+    for row in rows:
+        print("  ".join(f"{value:>12.4g}" for value in row.values()))
+    print("worst:", json.dumps(result["worst"]))
+
+
+def compare_along_run(task: str, steps: int, checkpoints: int, seed: int) -> list[dict[str, float]]:
+    """One row a checkpoint of an ordinary float32 run, but for the batches drawn for the comparison."""
+    config = Config(**load_preset("der", suite_of(task).name).config)
+    envs = make(task, 1, seed)
+    agent = Agent(config, envs.spec, 1, seed)
+    actor = Actor(agent.policy(), envs, Stream(seed, "actor"))
+    learner = Learner(agent, config.replay_ratio)
+    at = np.linspace(config.min_replay + 1, steps, checkpoints).astype(int)
+    rows = []
+    for step in range(1, steps + 1):
+        learner.learn([actor.collect(agent.weights(), step, 1)])
+        if step in at:
+            batch, other = (agent.replay.sample(config.batch, config.n, config.gamma) for _ in range(2))
+            rows.append({"step": step, "updates": learner.updates, **compare(agent, batch, other)})
+    envs.close()
+    return rows
+
+
+def compare(agent: Agent, batch: Batch, other: Batch) -> dict[str, float]:
+    """The quantities of the docstring above, at the state of this agent."""
+    td, grad = gradient(agent, "float32", batch)
+    td_half, half = gradient(agent, "bfloat16", batch)
+    _, grad_other = gradient(agent, "float32", other)
+    whole, whole_half = _join(grad), _join(half)
+    return {
+        "loss": float(td.mean()),
+        "loss_error": abs(float(td_half.mean() / td.mean()) - 1),
+        "td_error": float((td_half / td - 1).abs().max()),
+        "cosine": _cosine(whole, whole_half),
+        **{f"cosine_{part}": _cosine(grad[part], half[part]) for part in PARTS if len(grad[part])},
+        "norm_error": abs(float(whole_half.norm() / whole.norm()) - 1),
+        "batch_cosine": _cosine(whole, _join(grad_other)),
+    }
+
+
+def gradient(agent: Agent, dtype: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross entropies [B] and the gradient by part, float64, that a copy of the agent computes in `dtype`."""
+    small = dataclasses.replace(agent.config, dtype=dtype, capacity=agent.config.min_replay + 1)
+    copy: Any = Agent(small, agent.spec, 1, seed=0)
+    copy.load_state_dict(agent.state_dict())
+    copy.replay = fixed = _Fixed(batch)
+    copy.update()
+    parts = {part: getattr(copy.master, part).parameters() for part in PARTS}
+    return torch.from_numpy(fixed.priority), {
+        part: torch.cat([torch.zeros(0), *(p.grad.flatten() for p in parameters)]).double()
+        for part, parameters in parts.items()
+    }
+
+
+def worst(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Over the checkpoints: the largest errors and the smallest cosines (for the other batch the largest)."""
+    return {
+        name: (min if name.startswith("cosine") else max)(row[name] for row in rows)
+        for name in rows[0]
+        if "error" in name or "cosine" in name
+    }
+
+
+class _Fixed:
+    """A replay of one batch."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def sample(self, *_: object) -> Batch:
+        return self.batch
+
+    def update_priority(self, _: object, priority: Any) -> None:
+        self.priority = priority
+
+
+def _join(grad: dict[str, Tensor]) -> Tensor:
+    return torch.cat(list(grad.values()))
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return float(torch.cosine_similarity(a, b, dim=0))
+
+
+if __name__ == "__main__":
+    main()
