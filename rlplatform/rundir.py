@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +52,22 @@ class RunDir:
         except BlockingIOError:
             self._lock.close()
             raise RunDirError(f"{path} is in use by another process") from None
-        (path / "checkpoints" / "replay").mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            self._keep(path / name, text)
-        _remove_leftovers(path)
-        step = self.latest_step()
-        marks = {} if step is None else self._saved(step)["marks"]
-        self._logs = {name: self._open_log(name, marks.get(name, 0)) for name in ("metrics.jsonl", *logs)}
-        for name, header in logs.items():
-            if self._logs[name].tell() == 0:
-                self.append(name, header)
+        self._logs: dict[str, Any] = {}
+        try:
+            (path / "checkpoints" / "replay").mkdir(parents=True, exist_ok=True)
+            for name, text in files.items():
+                self._keep(path / name, text)
+            _remove_leftovers(path)
+            step = self.latest_step()
+            marks = {} if step is None else self._saved(step)["marks"]
+            for name in ("metrics.jsonl", *logs):
+                self._logs[name] = self._open_log(name, marks.get(name, 0))
+            for name, header in logs.items():
+                if self._logs[name].tell() == 0:
+                    self.append(name, header)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def finished(self) -> bool:
@@ -145,9 +152,9 @@ class RunDir:
         elif file.suffix == ".yaml" or file.name == "protocol.json":
             there = file.read_text()
             if there != text:
-                pairs = zip(there.splitlines(), text.splitlines(), strict=False)
-                differing = next((f"{old.strip()!r} there, {new.strip()!r} asked" for old, new in pairs if old != new), "")
-                raise RunDirError(f"{self.path} holds a run with another {file.name}: {differing}; give another --run-dir")
+                raise RunDirError(
+                    f"{self.path} holds a run with another {file.name} ({_difference(there, text)}); give another --run-dir"
+                )
 
     def _saved(self, step: int) -> State:
         try:
@@ -232,6 +239,14 @@ class _LastGood:
 
 def _name(step: int) -> str:
     return f"step_{step:010d}"
+
+
+def _difference(there: str, asked: str) -> str:
+    """The first line in which two texts differ, in words."""
+    for old, new in zip_longest(there.splitlines(), asked.splitlines()):
+        if old != new:
+            return f"{'nothing' if old is None else repr(old.strip())} there, {'nothing' if new is None else repr(new.strip())} asked"
+    return "only in white space"
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -80,7 +80,7 @@ def test_another_configuration_is_refused_and_nothing_changes(tmp_path: Path) ->
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(RunDirError, match="'seed: 1' there, 'seed: 2' asked"):
         opened(tmp_path, {**FILES, "config.yaml": "seed: 2\nsteps: 10\n"})
-    with pytest.raises(RunDirError, match="longer"):
+    with pytest.raises(RunDirError, match="nothing there, 'longer: 1' asked"):
         opened(tmp_path, {**FILES, "config.yaml": FILES["config.yaml"] + "longer: 1\n"})
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     opened(tmp_path, {**FILES, "provenance.json": '{"host": 2}'}).close()  # another machine may go on
