@@ -8,6 +8,7 @@ import csv
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from rlplatform.evaluation import stats
 
 FOLDER = Path(__file__).parent / "references"
+REPS = 10_000  # of an evaluation's interval: its ends are then known to 0.03 standard errors
 COLUMNS = ["benchmark", "task", "agent", "run", "step", "score"]
 Runs = NDArray[np.float64]  # [R], one score a run
 
@@ -93,6 +95,24 @@ def percentile(score: float, runs: Runs) -> float:
     return 100.0 * float(np.mean(runs < score) + 0.5 * np.mean(runs == score))
 
 
+def benchmark_of(task: str) -> str | None:
+    """The benchmark whose published scores hold this task, by any name; None where nothing was published."""
+    for benchmark in dict.fromkeys(entry.benchmark for entry in sources()):
+        with suppress(KeyError):
+            task_name(benchmark, task)
+            return benchmark
+    return None
+
+
+def counterpart(benchmark: str, preset: str) -> str | None:
+    """The published agent with runs that a preset of ours re-implements: of the same name ("der"), or of that name and a
+    qualifier ("bbf": bbf_rr2); None where there is none."""
+    agents = [entry.agent for entry in sources() if entry.benchmark == benchmark and entry.runs]
+    return next((agent for agent in agents if agent == preset), None) or next(
+        (agent for agent in agents if agent.startswith(preset + "_rr")), None
+    )
+
+
 @dataclass(frozen=True)
 class Standing:
     """One run of ours within the published runs of a task."""
@@ -107,7 +127,7 @@ class Standing:
 def standing(episodes: Runs, runs: Runs, seed: int = 0) -> Standing:
     """Where the mean of our episodes, [E], stands within published runs, each of which is such a mean too. It is one draw
     from the distribution over training seeds: a percentile anywhere in (2.5, 97.5) is what a faithful agent gives."""
-    score = stats.interval({"episodes": episodes}, stats.mean, seed=seed, few_runs=True)
+    score = stats.interval({"episodes": episodes}, stats.mean, reps=REPS, seed=seed, few_runs=True)
     return Standing(
         score, percentile(score.point, runs), percentile(score.low, runs), percentile(score.high, runs), runs
     )

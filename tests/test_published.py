@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rlplatform.envs import suite_of
 from rlplatform.evaluation import stats
 from rlplatform.evaluation.published import (
     FOLDER,
@@ -84,6 +85,10 @@ def test_aggregates_recomputed_from_what_is_shipped(row) -> None:
 )  # fmt: skip
 def test_a_task_by_any_name(alias: str, task: str) -> None:
     assert task_name("atari100k", alias) == task
+
+
+def test_the_suite_normalises_by_the_same_numbers() -> None:
+    assert {task.removeprefix("atari/"): scale for task, scale in suite_of("atari/Pong").scores.items()} == SCALES
 
 
 def test_names_of_all_tasks_are_distinct_whatever_the_spelling() -> None:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from toy_envs import Chance, Constant, Toy
 
 from rlplatform.evaluation.evals import EVAL_COLUMNS, HEADER, format_rows, read_evals
@@ -33,6 +34,28 @@ def test_chance_belongs_to_the_episode_not_to_the_batch() -> None:
     actions = [int(stream.integers(4)) for _ in range(length)]
     assert one_by_one.episodes[4].score == float(rewards[:length].sum() + sum(actions))
     assert evaluate(Chance(), Toy, 12, seed=4, lanes=5).episodes != one_by_one.episodes
+
+
+def test_a_networks_episodes_depend_on_the_lanes_but_not_on_how_many_are_played() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 257), torch.nn.ReLU(), torch.nn.Linear(257, 4))
+
+    class Net(Constant):
+        @torch.no_grad()
+        def act(self, obs, _stream):
+            value = net(torch.from_numpy(obs))
+            self.seen.append(value.numpy())
+            return value.argmax(1).numpy(), {}
+
+    few, many = Net(), Net()
+    assert evaluate(few, Toy, 5, seed=3, lanes=5).episodes == evaluate(many, Toy, 17, seed=3, lanes=5).episodes[:5]
+    first = min(e.length for e in evaluate(Net(), Toy, 5, seed=3, lanes=5).episodes)
+    np.testing.assert_array_equal(few.seen[:first], many.seen[:first])  # to the last bit
+    for tick, (a, b) in enumerate(
+        zip(few.seen, many.seen, strict=False)
+    ):  # and after others ended, in rows that still play
+        alive = [lane for lane in range(5) if tick < Toy.script(3, lane)[0]]
+        np.testing.assert_array_equal(a[alive], b[alive])
 
 
 def test_noise_common_to_the_batch_is_drawn_once_and_leaves_the_rows_alone() -> None:
