@@ -4,10 +4,10 @@ Implemented: DER, data-efficient Rainbow (van Hasselt, Hessel, Aslanides 2019, a
 are quoted since 2021, that of Dopamine's `labs/atari_100k`: C51, double, dueling, noisy networks, n-step returns and
 prioritised replay, one gradient step per agent step. Checked against: the 100 published runs a game of Agarwal et al. 2021.
 
-Deviations from that code, all listed and checked in docs/agents/der.md:
-- n-step targets bootstrap at the true last frame of a time-limited episode instead of rejecting such windows;
-- the target network is copied before, not after, nothing else happens at that agent step (as Dopamine: after its update);
-- the replay holds 200,000 transitions, not 1,000,000: a 100,000-step run never fills it.
+Deviations from that code; docs/agents/der.md has them all, with what each is checked by:
+- a window that reaches a time limit is kept, and bootstraps from the true last frame (Dopamine never samples it);
+- the replay holds 200,000 transitions, not 1,000,000: a run of 100,000 steps never fills either;
+- a run stops at its last step (Dopamine finishes the game under way at the end of every 10,000 steps).
 """
 
 from collections.abc import Mapping
