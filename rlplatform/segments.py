@@ -168,10 +168,11 @@ class _Reader:
 
     def __init__(self, file: io.BufferedReader, path: Path) -> None:
         self._file, self._path = file, path
+        self._size = os.fstat(file.fileno()).st_size
         self._digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
 
     def take(self, n: int) -> bytes:
-        taken = self._file.read(n)
+        taken = self._file.read(min(n, self._size))  # a damaged length may ask for any amount of memory
         if len(taken) != n:
             raise SegmentError(f"{self._path} is truncated")
         self._digest.update(taken)

@@ -1,10 +1,13 @@
 """What the tests of the replay share: rollouts made from lists of events, and the comparison with the model."""
 
+from typing import Any
+
 import numpy as np
 from reference.replay_model import ReplayModel
 
-from rlplatform.replay import Batch
-from rlplatform.types import Rollout, Spec, empty_episodes
+from rlplatform.replay import Batch, Replay
+from rlplatform.streams import Stream
+from rlplatform.types import Array, Rollout, Spec, empty_episodes
 
 EVENTS = ["on"] * 6 + ["life", "over", "limit", "both", "cut"]
 
@@ -65,11 +68,33 @@ def into_model(model: ReplayModel, rollout: Rollout) -> None:
 
 
 def assert_items(batch: Batch, model: ReplayModel, n: int, gamma: np.ndarray, k: int) -> None:
-    """Every element of the batch. Returns and discounts are summed in double on both sides: only their rounding to
-    float32 and the order of multiplications differ, so 2 ulp of float32 are allowed (measured: 1)."""
+    """Every element of the batch. Returns and discounts are made in double on both sides, by multiplications in another
+    order, so they may round to neighbouring float32 numbers (1.2e-7 apart, relatively): twice that is allowed."""
     for b, index in enumerate(batch.index.tolist()):
         item = model.item(index, n, gamma[b], k)
         for name in ("obs", "action", "reward", "terminated", "mask", "next_obs", "priority"):
             np.testing.assert_array_equal(getattr(batch, name)[b], getattr(item, name), err_msg=f"{name} of {index}")
         np.testing.assert_allclose(batch.n_return[b], item.n_return, rtol=2.4e-7, atol=1e-7)
         np.testing.assert_allclose(batch.discount[b], np.float32(item.discount), rtol=2.4e-7, atol=3e-45)  # 2 denormals
+
+
+SPEC = Spec((3,), "uint8", 4, 5)
+
+
+def filled(steps: int = 40, streams: int = 2, capacity: int = 200, alpha: float = 1.0, **more: Any) -> Replay:
+    """`streams` episodes that go on and on."""
+    replay = Replay(SPEC, capacity, streams, max_n=3, max_k=2, alpha=alpha, stream=Stream(3, "replay"), **more)
+    replay.add(Feed(SPEC, streams).rollout([["on"] * streams] * steps))
+    return replay
+
+
+def everything(replay: Replay) -> list[Array]:
+    """All that can be seen of a replay, without drawing from it."""
+    items = replay.eligible()
+    seen = replay.gather(items, replay.max_n, 0.9, replay.max_k)
+    return [items, *seen, np.array([len(replay), replay.max_priority, replay.stream.counter])]
+
+
+def assert_same(left: list[Array], right: list[Array]) -> None:
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_array_equal(a, b)
