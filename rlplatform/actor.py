@@ -1,6 +1,7 @@
 """The actor: N environments and a policy; turns weights into experience. No I/O, no clock, no Ray."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,10 @@ class Actor:
     def collect(self, weights: Weights, version: int, steps: int) -> Rollout:
         """Act for `steps` agent steps in all environments with these weights."""
         self._policy.load(weights)
-        rows, finals, final_at, ended = [], [], [], []
+        rows: list[tuple[Any, ...]] = []
+        finals: list[Array] = []
+        final_at: list[tuple[int, int]] = []
+        ended: list[tuple[int, int, float, int]] = []
         for t in range(steps):
             frame, first = self._frame, self._first
             action, extra = self._policy.act(self._obs, self._stream)
@@ -54,12 +58,22 @@ class Actor:
             self._length[step.reset] = 0
             self._frame, self._first = step.frame, step.terminated | step.truncated
             self._obs = self._stack.push(self._frame, self._first)
-        frame, first, action, reward, terminated, truncated, extras = zip(*rows, strict=True)
+        *columns, extras = zip(*rows, strict=True)
+        frame, first, action, reward, terminated, truncated = (np.stack(column) for column in columns)
         return Rollout(
-            np.stack(frame), np.stack(first), np.stack(action), np.stack(reward), np.stack(terminated), np.stack(truncated),
-            np.concatenate(finals), np.array(final_at, np.int64).reshape(-1, 2),
-            _stack_extras(extras), _episodes(ended), self._envs.first_env, version,
-        )  # fmt: skip
+            frame,
+            first,
+            action,
+            reward,
+            terminated,
+            truncated,
+            final_frame=np.concatenate(finals),
+            final_at=np.array(final_at, np.int64).reshape(-1, 2),
+            extra=_stack_extras(extras),
+            episodes=_episodes(ended),
+            first_env=self._envs.first_env,
+            version=version,
+        )
 
     def state_dict(self) -> State:
         return {

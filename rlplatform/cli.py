@@ -1,16 +1,14 @@
 """The command line: verbs over rlplatform.experiment. The only part of the library that prints."""
 
-import dataclasses
 import importlib
 import json
-import os
 import pkgutil
 import runpy
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -21,6 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from rich.table import Table
 
 from rlplatform import config as configs
+from rlplatform.evaluation.runs import find
+from rlplatform.evaluation.video import filming
 from rlplatform.experiment import (
     Progress as RunProgress,
 )
@@ -30,6 +30,7 @@ from rlplatform.experiment import (
     default_folder,
     estimate,
     load_policy,
+    maker,
     read_config,
     resolve_config,
     run,
@@ -50,13 +51,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-AgentName = Annotated[str, typer.Argument(help="A preset (`rlplatform list agents`) or `package.module:Class` of your own.")]
+AgentName = Annotated[
+    str, typer.Argument(help="A preset (`rlplatform list agents`) or `package.module:Class` of your own.")
+]
 TaskName = Annotated[str, typer.Argument(help="A task, such as atari/Pong or catch (`rlplatform list tasks`).")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value of any field (`rlplatform config`).", metavar="[KEY=VALUE]...")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key.sub=value of any field (`rlplatform config`).", metavar="[KEY=VALUE]...")
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of the run [default: 0].")]
 Steps = Annotated[int | None, typer.Option(help="Agent steps [default: the suite's budget].")]
-OwnAgent = Annotated[str | None, typer.Option("--agent", help="package.module:Class of an agent of your own; AGENT then only names the run.")]
-Imports = Annotated[list[str] | None, typer.Option("--import", help="A module to import first, such as one that calls envs.register.")]
+OwnAgent = Annotated[
+    str | None,
+    typer.Option("--agent", help="package.module:Class of an agent of your own; AGENT then only names the run."),
+]
+Imports = Annotated[
+    list[str] | None, typer.Option("--import", help="A module to import first, such as one that calls envs.register.")
+]
 
 
 @app.command()
@@ -66,10 +76,14 @@ def train(
     overrides: Overrides = None,
     seed: Seed = None,
     steps: Steps = None,
-    run_dir: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/<suite>/<agent>/<task>/seed_<n>].")] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="The run's folder [default: runs/<suite>/<agent>/<task>/seed_<n>].")
+    ] = None,
     own_agent: OwnAgent = None,
     imports: Imports = None,
-    dry_run: Annotated[bool, typer.Option(help="Print the resolved configuration and what the run needs, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Print the resolved configuration and what the run needs, and stop.")
+    ] = False,
 ) -> None:
     """Train an agent on a task and evaluate it; a run that was interrupted goes on.
 
@@ -95,22 +109,50 @@ def resume(run_dir: Annotated[Path, typer.Argument(help="A run's folder.")]) -> 
 def evaluate(
     run_dir: Annotated[Path, typer.Argument(help="A run's folder.")],
     episodes: Annotated[int | None, typer.Option(help="Episodes [default: the run's eval.episodes].")] = None,
-    video: Annotated[Path | None, typer.Option(help="Also film episode 0 of this evaluation into this file (.gif or .mp4).")] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="Also film episode 0 of this evaluation into this file (.gif or .mp4).")
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Score the newest checkpoint of a run by its protocol. The run's own files stay as they are."""
     with _errors_as_messages():
         _config_of(run_dir)
         config, policy, step = load_policy(run_dir)
-        scores = score_policy(config, policy, step, episodes or config.eval.episodes)
+        with ExitStack() as films:
+            make = maker(config) if video is None else films.enter_context(filming(maker(config), video))
+            scores = score_policy(config, policy, step, episodes or config.eval.episodes, make=make)
         result = summary(scores, step)
         if json_output:
             typer.echo(json.dumps(result))
         else:
             _print_result(config, result)
         if video is not None:
-            film_policy(config, policy, step, video)
-            typer.echo(f"episode 0 filmed into {video}")
+            typer.echo(f"episode 0 is filmed in {video}", err=json_output)
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="A finished run's folder, or a folder of such.")],
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="A published agent to compare with (`rlplatform list references`); repeatable."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw the training curves into this file (.png or .svg).")
+    ] = None,
+) -> None:
+    """Print a finished run as Markdown: scores with intervals, standing among published runs, protocol, cost.
+
+    For a folder of runs: a table, a row a run.
+    """
+    from rlplatform.evaluation import plots
+    from rlplatform.evaluation import report as report_  # here, since matplotlib takes a second
+
+    with _errors_as_messages():
+        single = (run_dir / "result.json").exists()
+        typer.echo(report_.summarise(run_dir, against or ()) if single else report_.results(run_dir))
+        if plot is not None:
+            plots.curve(find(run_dir), plot)
 
 
 @app.command("config")
@@ -120,7 +162,9 @@ def config_(
 ) -> None:  # fmt: skip
     """Print the resolved configuration as YAML: every key that KEY=VALUE can set."""
     with _errors_as_messages():
-        typer.echo(configs.to_yaml(_resolve(agent, task, overrides, own_agent, imports, seed=seed, steps=steps)), nl=False)
+        typer.echo(
+            configs.to_yaml(_resolve(agent, task, overrides, own_agent, imports, seed=seed, steps=steps)), nl=False
+        )
 
 
 @app.command("list")
@@ -133,7 +177,9 @@ def list_(
     }  # fmt: skip
     with _errors_as_messages():
         if what not in listers:
-            raise configs.ConfigError(f"cannot list {what!r}{configs.suggestion(what, list(listers))}; known: {', '.join(listers)}")
+            raise configs.ConfigError(
+                f"cannot list {what!r}{configs.suggestion(what, list(listers))}; known: {', '.join(listers)}"
+            )
         table = Table(box=None, pad_edge=False, show_header=False)
         for row in listers[what]():
             table.add_row(*row)
@@ -157,13 +203,17 @@ def doctor() -> None:
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A benchmark (`rlplatform list benches`); what follows is passed on to it.")],
+    name: Annotated[
+        str, typer.Argument(help="A benchmark (`rlplatform list benches`); what follows is passed on to it.")
+    ],
 ) -> None:
     """Run a throughput benchmark: a table, and a result file with the machine recorded."""
     with _errors_as_messages():
         known = [row[0] for row in _list_benches()]
         if name not in known:
-            raise configs.ConfigError(f"no benchmark {name!r}{configs.suggestion(name, known)}; known: {', '.join(known)}")
+            raise configs.ConfigError(
+                f"no benchmark {name!r}{configs.suggestion(name, known)}; known: {', '.join(known)}"
+            )
     sys.argv = [f"rlplatform bench {name}", *context.args]
     runpy.run_module(f"rlplatform.evaluation.bench.{name}", run_name="__main__")
 
@@ -176,7 +226,7 @@ def main() -> None:
 def _resolve(
     agent: str, task: str, overrides: list[str] | None, own_agent: str | None, imports: list[str] | None, **given: Any
 ) -> RunConfig:
-    sys.path.append(os.getcwd())  # modules of the user's own lie where he is
+    sys.path.append(str(Path.cwd()))  # modules of the user's own lie where he is
     if ":" in agent and own_agent is None:
         own_agent, agent = agent, agent.rpartition(":")[2].lower()
     for module in imports or ():
@@ -185,7 +235,7 @@ def _resolve(
 
 
 def _config_of(run_dir: Path) -> RunConfig:
-    sys.path.append(os.getcwd())
+    sys.path.append(str(Path.cwd()))
     if not (run_dir / "config.yaml").exists():
         raise RunDirError(f"{run_dir} is not a run: it has no config.yaml")
     return read_config(run_dir)
@@ -214,7 +264,10 @@ def _run(config: RunConfig, folder: Path) -> None:
 def _progress_shown(config: RunConfig, folder: Path) -> Iterator[Callable[[RunProgress], None]]:
     """A live line on a terminal, plain lines otherwise."""
     console = Console(stderr=True)
-    console.print(f"{config.preset} on {config.task}, seed {config.seed}, {config.steps:,} agent steps -> {folder}", highlight=False)
+    console.print(
+        f"{config.preset} on {config.task}, seed {config.seed}, {config.steps:,} agent steps -> {folder}",
+        highlight=False,
+    )
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.fields[facts]}"))  # fmt: skip
         with Progress(*columns, console=console, refresh_per_second=4) as bar:
@@ -239,7 +292,11 @@ def _progress_shown(config: RunConfig, folder: Path) -> Iterator[Callable[[RunPr
             last = at
             done = now.done - first[1].done
             left = f", {_duration((at - first[0]) / done * (now.total - now.done))} left" if done else ""
-            console.print(f"{now.stage} {now.done:,} of {now.total:,}{left}  {_facts(now.metrics)}", highlight=False, soft_wrap=True)
+            console.print(
+                f"{now.stage} {now.done:,} of {now.total:,}{left}  {_facts(now.metrics)}",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     yield show_line
 
@@ -250,7 +307,9 @@ def _facts(metrics: Mapping[str, float]) -> str:
         "return": ("charts/episodic_return", "{:.1f}"), "steps/s": ("charts/SPS", "{:.1f}"),
         "updates/s": ("perf/updates_per_s", "{:.1f}"), "replay ratio": ("replay/ratio", "{:.2f}"), "loss": ("losses/td_loss", "{:.3f}"),
     }  # fmt: skip
-    return "  ".join(f"{label} {form.format(metrics[name])}" for label, (name, form) in shown.items() if name in metrics)
+    return "  ".join(
+        f"{label} {form.format(metrics[name])}" for label, (name, form) in shown.items() if name in metrics
+    )
 
 
 def _duration(seconds: float) -> str:
@@ -295,14 +354,19 @@ def _list_suites() -> Iterator[tuple[str, ...]]:
     from rlplatform.envs import suites
 
     for suite in suites():
-        yield suite.name, f"{len(suite.tasks)} tasks", f"{suite.steps:,} agent steps", f"{suite.episodes} evaluation episodes"
+        yield (
+            suite.name,
+            f"{len(suite.tasks)} tasks",
+            f"{suite.steps:,} agent steps",
+            f"{suite.episodes} evaluation episodes",
+        )
 
 
 def _list_references() -> Iterator[tuple[str, ...]]:
     from rlplatform.evaluation.published import sources
 
     for source in sources():
-        yield source.agent, source.benchmark, f"{source.runs} runs", source.licence, source.source
+        yield source.agent, source.title, source.benchmark, source.reference
 
 
 def _list_benches() -> Iterator[tuple[str, ...]]:

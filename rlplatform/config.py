@@ -76,7 +76,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
-    """" (did you mean ...?)" for an unknown word, or "" where nothing is near."""
+    """What to append to the refusal of an unknown word: the nearest known one in brackets, or nothing."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f" (did you mean {near[0]!r}?)" if near else ""
 

@@ -22,7 +22,7 @@ from rlplatform.actor import Actor
 from rlplatform.agents import load_preset, resolve
 from rlplatform.envs import make, suite_of
 from rlplatform.evaluation.evals import HEADER, format_rows
-from rlplatform.evaluation.score import LANES, Scale, Scores, evaluate, evaluation_seed
+from rlplatform.evaluation.score import LANES, MakeEnv, Scale, Scores, evaluate, evaluation_seed
 from rlplatform.learner import Learner
 from rlplatform.loop import UnderWay, drain
 from rlplatform.loop import train as rounds_of
@@ -110,11 +110,14 @@ def resolve_config(
         agent_class: "package.module:Class" of an agent of one's own, instead of the preset's.
         given: fields of RunConfig such as seed and steps; those that are None are left to the layers below.
     """
+    chosen = None
+    if agent_class is None:
+        chosen = load_preset(preset, suite_of(task).name)
+        agent_class = chosen.agent
+    agent_config = resolve(agent_class).config_class()  # importing an agent of one's own may register its environments
     suite = suite_of(task)
-    chosen = load_preset(preset, suite.name) if agent_class is None else None
-    agent_class = chosen.agent if chosen is not None else agent_class
     schema = RunConfig(
-        preset=preset, task=task, agent=resolve(agent_class).config_class(), agent_class=agent_class, protocol=suite.protocol,
+        preset=preset, task=task, agent=agent_config, agent_class=agent_class, protocol=suite.protocol,
         steps=suite.steps, eval=EvalConfig(episodes=suite.episodes),
     )  # fmt: skip
     layers = [{"agent": chosen.config}] if chosen is not None else []
@@ -141,6 +144,7 @@ def default_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
 
 
 def make_env(config: RunConfig, n: int, seed: int, first_env: int) -> EnvBatch:
+    """Environments of the run's task, by its protocol."""
     return make(config.task, n, seed, first_env, protocol=config.protocol)
 
 
@@ -173,7 +177,9 @@ def run(
     torch.set_num_threads(config.threads)
     files = {
         "config.yaml": configs.to_yaml(config),
-        "protocol.json": json.dumps(dataclasses.asdict(config.protocol) | {"evaluation": dataclasses.asdict(config.eval)}, indent=2),
+        "protocol.json": json.dumps(
+            dataclasses.asdict(config.protocol) | {"evaluation": dataclasses.asdict(config.eval)}, indent=2
+        ),
         "provenance.json": json.dumps(provenance(config.task), indent=2),
     }
     directory = RunDir(folder, files, {"evals.csv": HEADER, "episodes.csv": EPISODES_HEADER})
@@ -269,14 +275,24 @@ def load_policy(folder: Path) -> tuple[RunConfig, Policy, int]:
     return config, policy, int(state["learner"]["steps"])
 
 
+def maker(config: RunConfig) -> MakeEnv:
+    """Makes the single environments that an evaluation plays."""
+    return lambda *, seed, first_env: make_env(config, 1, seed, first_env)
+
+
 def score_policy(
-    config: RunConfig, policy: Policy, step: int, episodes: int, on_episode: Callable[[Any], None] | None = None
+    config: RunConfig,
+    policy: Policy,
+    step: int,
+    episodes: int,
+    on_episode: Callable[[Any], None] | None = None,
+    make: MakeEnv | None = None,
 ) -> Scores:
     """Evaluate a policy that was loaded, as the run's own evaluation after `step` does."""
     scale = suite_of(config.task).scale(config.task)
     return evaluate(
         policy,
-        lambda *, seed, first_env: make_env(config, 1, seed, first_env),
+        make or maker(config),
         episodes,
         evaluation_seed(config.seed, step),
         lanes=config.eval.lanes,
@@ -303,7 +319,11 @@ class _Run:
     """One run under way."""
 
     def __init__(
-        self, config: RunConfig, directory: RunDir, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]
+        self,
+        config: RunConfig,
+        directory: RunDir,
+        on_progress: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
     ) -> None:
         self.config, self.directory = config, directory
         self.on_progress, self.should_stop = on_progress, should_stop
@@ -375,7 +395,9 @@ class _Run:
     def load_state_dict(self, state: State) -> None:
         self.learner.load_state_dict(state["learner"])
         self.workers.load_state_dict(state["workers"])
-        self.under_way.extend(_returning([_rollout(rollout) for rollout in rollouts]) for rollouts in state["under_way"])
+        self.under_way.extend(
+            _returning([_rollout(rollout) for rollout in rollouts]) for rollouts in state["under_way"]
+        )
         self.scores, self.lengths = list(state["scores"]), list(state["lengths"])
         self.losses, self.evaluated = state["losses"], state["evaluated"]
         self.elapsed_s = state["elapsed_s"]

@@ -206,16 +206,16 @@ class _Events:
         from torch.utils.tensorboard import SummaryWriter  # here, since the import takes a second
 
         shutil.rmtree(folder, ignore_errors=True)
-        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder))
         for line in map(json.loads, lines):
             self.add_line(line.pop("step"), line)
 
     def add_line(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step, metrics.get("perf/unix_time"))  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, step, metrics.get("perf/unix_time"))
 
     def close(self) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 class _LastGood:

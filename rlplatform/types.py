@@ -99,8 +99,10 @@ class Policy(Protocol):
 
 
 class Agent(Protocol):
-    """One algorithm, one file."""
+    """One algorithm, one file. The class names its frozen dataclass of hyper-parameters as `config_class`, which has a
+    `replay_ratio`, and is made as Agent(config, spec, streams, seed): `streams` environments will be observed."""
 
+    spec: Spec
     replay: Any  # a Replay, checkpointed as segments beside the state; None where there is none
 
     @property

@@ -22,7 +22,9 @@ class Outer:
 
 
 def test_later_layers_win_and_overrides_win_over_all() -> None:
-    merged = merge(Outer(), {"inner": {"rate": 0.25, "width": 8}}, {"name": "y"}, overrides=["inner.width=16", "inner.width=32"])
+    merged = merge(
+        Outer(), {"inner": {"rate": 0.25, "width": 8}}, {"name": "y"}, overrides=["inner.width=16", "inner.width=32"]
+    )
     assert merged == Outer(Inner(0.25, 32), "y")
 
 

@@ -56,7 +56,9 @@ def learner(agent: CountingAgent, ratio: float) -> Learner:
     st.integers(0, 20),
     st.lists(st.tuples(st.integers(1, 9), st.integers(1, 3)), max_size=30),
 )
-def test_updates_due_are_the_floor_of_the_exact_product(ratio: float, warmup: int, shapes: list[tuple[int, int]]) -> None:
+def test_updates_due_are_the_floor_of_the_exact_product(
+    ratio: float, warmup: int, shapes: list[tuple[int, int]]
+) -> None:
     agent = CountingAgent(warmup)
     subject = learner(agent, ratio)
     credited = 0

@@ -89,7 +89,9 @@ def test_another_configuration_is_refused_and_nothing_changes(tmp_path: Path) ->
 
 def test_two_processes_cannot_share_a_run(tmp_path: Path) -> None:
     run = opened(tmp_path)
-    code = f"from pathlib import Path; from rlplatform.rundir import RunDir; RunDir(Path({str(tmp_path)!r}), {{}}, {{}})"
+    code = (
+        f"from pathlib import Path; from rlplatform.rundir import RunDir; RunDir(Path({str(tmp_path)!r}), {{}}, {{}})"
+    )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "in use by another process" in done.stderr

@@ -15,7 +15,18 @@ import pytest
 
 from rlplatform import statefile
 
-CATCH = ["der", "catch", "--seed", "3", "--steps", "1500", "log_every=100", "checkpoint_every=200", "eval.every=500", "eval.episodes=20"]
+CATCH = [
+    "der",
+    "catch",
+    "--seed",
+    "3",
+    "--steps",
+    "1500",
+    "log_every=100",
+    "checkpoint_every=200",
+    "eval.every=500",
+    "eval.episodes=20",
+]
 PONG = [
     "der", "atari/Pong", "--seed", "1", "--steps", "260", "agent.min_replay=60", "agent.capacity=200", "agent.target_period=50",
     "agent.hidden=32", "log_every=50", "checkpoint_every=40", "eval.episodes=2", "protocol.episode_steps=120",
@@ -50,7 +61,9 @@ def train_killed(arguments: list[str], folder: Path, moments: list[float], kill:
 
 
 def without_clocks(line: str) -> dict[str, Any]:
-    return {name: value for name, value in json.loads(line).items() if not name.startswith("perf/") and name != "charts/SPS"}
+    return {
+        name: value for name, value in json.loads(line).items() if not name.startswith("perf/") and name != "charts/SPS"
+    }
 
 
 def leaves(state: Any, prefix: str = "") -> dict[str, Any]:
@@ -62,7 +75,12 @@ def leaves(state: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: state}
 
 
-CLOCKS = ("/state/elapsed_s", "/state/seconds/", "/marks/", "/replay/segments")  # segments are cut where checkpoints fell
+CLOCKS = (
+    "/state/elapsed_s",
+    "/state/seconds/",
+    "/marks/",
+    "/replay/segments",
+)  # segments are cut where checkpoints fell
 
 
 def assert_same_run(a: Path, b: Path) -> None:
@@ -71,7 +89,7 @@ def assert_same_run(a: Path, b: Path) -> None:
     assert len(lines_a) > 3
     for name in ("evals.csv", "episodes.csv", "config.yaml", "protocol.json"):
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
-    newest = sorted((a / "checkpoints").glob("step_*"))[-1].name
+    newest = max((a / "checkpoints").glob("step_*")).name
     state_a, state_b = (leaves(statefile.read(path / "checkpoints" / newest)) for path in (a, b))
     kept = {key for key in state_a.keys() | state_b.keys() if not key.startswith(CLOCKS)}
     assert len(kept) > 30
@@ -85,7 +103,7 @@ def assert_same_run(a: Path, b: Path) -> None:
 
 def moments_within(seconds: float, n: int, seed: int) -> list[float]:
     """Kill times: the start-up takes most of a short run, so spread them over all of it."""
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     return [rng.uniform(0.2, 1.0) * seconds for _ in range(n)]
 
 
@@ -98,8 +116,13 @@ def test_kill_and_resume(tmp_path: Path, arguments: list[str]) -> None:
 
 def test_a_stop_signal_writes_a_checkpoint_and_has_its_own_exit_code(tmp_path: Path) -> None:
     seconds = train_whole(CATCH, tmp_path / "whole")
-    process = subprocess.Popen(command(CATCH, tmp_path / "stopped"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "stopped" / "metrics.jsonl").exists() or "1" not in (tmp_path / "stopped" / "metrics.jsonl").read_text():
+    process = subprocess.Popen(
+        command(CATCH, tmp_path / "stopped"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    while (
+        not (tmp_path / "stopped" / "metrics.jsonl").exists()
+        or "1" not in (tmp_path / "stopped" / "metrics.jsonl").read_text()
+    ):
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         time.sleep(0.01)
     process.terminate()

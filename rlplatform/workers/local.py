@@ -17,7 +17,9 @@ class LocalWorkers:
 
     def __init__(self, actors: list[Actor], lag: int) -> None:
         self._actors = actors
-        self._thread = ThreadPoolExecutor(1, "actors", torch.set_num_threads, (torch.get_num_threads(),)) if lag > 0 else None
+        self._thread = (
+            ThreadPoolExecutor(1, "actors", torch.set_num_threads, (torch.get_num_threads(),)) if lag > 0 else None
+        )
 
     def start(self, weights: Weights, version: int, steps: int) -> Callable[[], list[Rollout]]:
         if self._thread is None:
