@@ -325,6 +325,7 @@ def _print_result(config: RunConfig, result: Mapping[str, Any]) -> None:
         f"mean {result['mean']:.2f}, median {result['median']:.2f}, sd {result['std']:.2f}, "
         f"range {result['min']:g} to {result['max']:g} over {result['episodes']} episodes",
         highlight=False,
+        soft_wrap=True,
     )
     if "human_normalized_mean" in result:
         console.print(f"human-normalised mean {result['human_normalized_mean']:.3f}", highlight=False)

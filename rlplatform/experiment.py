@@ -175,6 +175,7 @@ def run(
         FloatingPointError: NaN or infinity in a reward, a frame or a loss.
     """
     torch.set_num_threads(config.threads)
+    make_env(config, 1, config.seed, 0).close()  # a task that cannot be made is refused before anything is written
     files = {
         "config.yaml": configs.to_yaml(config),
         "protocol.json": json.dumps(
