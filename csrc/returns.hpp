@@ -19,6 +19,9 @@
 
 namespace rlp {
 
+// Columns that the CPU takes at a time, so that what is read again (corrections, the n rows ahead) is still in a near cache.
+inline constexpr std::size_t kColumns = 512;
+
 // min(x, bound) that passes NaN on: a ratio of policies that is not a number must be seen, not clipped.
 RLP_HD inline float clip_above(float x, float bound) noexcept { return x > bound ? bound : x; }
 
@@ -69,12 +72,18 @@ RLP_HD inline float n_step_at(const float* value, const float* reward, const flo
 
 inline void n_step(const float* value, const float* reward, const float* discount, std::size_t n, std::size_t T,
                    std::size_t B, float* result) noexcept {
-  for (std::size_t t = 0; t < T; ++t) {
-    const std::size_t end = n < T - t ? t + n : T;
-    float* out = result + t * B;
-    std::copy_n(value + end * B, B, out);
-    for (std::size_t s = end; s-- > t;)
-      for (std::size_t b = 0; b < B; ++b) out[b] = reward[s * B + b] + discount[s * B + b] * out[b];
+  for (std::size_t b0 = 0; b0 < B; b0 += kColumns) {
+    const std::size_t width = std::min(kColumns, B - b0);
+    for (std::size_t t = 0; t < T; ++t) {
+      const std::size_t end = n < T - t ? t + n : T;
+      float* out = result + t * B + b0;
+      std::copy_n(value + end * B + b0, width, out);
+      for (std::size_t s = end; s-- > t;) {
+        const float* r = reward + s * B + b0;
+        const float* d = discount + s * B + b0;
+        for (std::size_t k = 0; k < width; ++k) out[k] = r[k] + d[k] * out[k];
+      }
+    }
   }
 }
 
@@ -110,10 +119,9 @@ RLP_HD inline void vtrace_column(const float* value, const float* reward, const 
 
 inline void vtrace(const float* value, const float* reward, const float* discount, const float* rho, VTrace clip,
                    std::size_t T, std::size_t B, float* target) noexcept {
-  constexpr std::size_t kBlock = 512;  // columns at a time: their corrections stay in the first-level cache
-  float correction[kBlock];
-  for (std::size_t b0 = 0; b0 < B; b0 += kBlock) {
-    const std::size_t width = std::min(kBlock, B - b0);
+  float correction[kColumns];
+  for (std::size_t b0 = 0; b0 < B; b0 += kColumns) {
+    const std::size_t width = std::min(kColumns, B - b0);
     std::fill_n(correction, width, 0.0f);
     for (std::size_t t = T; t-- > 0;)
       for (std::size_t k = 0; k < width; ++k) {

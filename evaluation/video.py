@@ -122,7 +122,7 @@ class _Mp4:
 
     def add(self, picture: Array) -> None:
         if self._sink is None:
-            from imageio_ffmpeg import write_frames  # type: ignore[import-untyped,import-not-found,unused-ignore]  # noqa: PLC0415
+            from imageio_ffmpeg import write_frames  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
             height, width, _ = picture.shape
             self._sink = write_frames(str(self._path), (width, height), fps=self._fps, quality=9, macro_block_size=2)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812  # its name everywhere
+import torch.nn.functional as F  # its name everywhere
 from torch import Tensor, nn
 
 from rlplatform.streams import Stream

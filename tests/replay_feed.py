@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-from reference.replay_model import ReplayModel
 
+from reference.replay_model import ReplayModel
 from rlplatform.replay import Batch, Replay
 from rlplatform.streams import Stream
 from rlplatform.types import Array, Rollout, Spec, empty_episodes

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from replay_feed import SPEC, Feed, assert_same, everything, filled
 
+from replay_feed import SPEC, Feed, assert_same, everything, filled
 from rlplatform.replay import Replay
 from rlplatform.types import Rollout, Spec
 

@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from reference.replay_model import ReplayModel
 from replay_feed import EVENTS, Feed, assert_items, into_model
-
 from rlplatform.replay import Replay
 from rlplatform.streams import Stream
 from rlplatform.types import Spec

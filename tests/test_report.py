@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 from PIL import Image
-from run_files import make_run, scores_of
 
 from rlplatform.evaluation import plots, runs
 from rlplatform.evaluation.published import benchmark_of, counterpart, percentile, published
 from rlplatform.evaluation.report import in_words, protocol_line, results, summarise
 from rlplatform.evaluation.runs import Run, collect, find
 from rlplatform.evaluation.stats import Interval
+from run_files import make_run, scores_of
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from reference import returns as reference
 from rlplatform import _core, returns
 
 BLOCK = 64  # kReturnsBlock of csrc/cuda/returns.cuh
-CPU_BLOCK = 512  # kBlock of csrc/returns.hpp
+CPU_BLOCK = 512  # kColumns of csrc/returns.hpp
 EDGES = [0, 1, 2, 31, 32, 33, BLOCK - 1, BLOCK, BLOCK + 1]
 
 # float32 against the float64 definition, inputs of order 1 and results up to 20: the largest error of three seeds is 3.2e-6

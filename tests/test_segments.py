@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from replay_feed import SPEC, Feed, assert_same, everything, filled
 
+from replay_feed import SPEC, Feed, assert_same, everything, filled
 from rlplatform import segments
 from rlplatform.replay import Replay
 from rlplatform.segments import SegmentError

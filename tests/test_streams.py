@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference.philox import block, philox4x32
 
+from reference.philox import block, philox4x32
 from rlplatform import _core
 from rlplatform.streams import Stream
 
