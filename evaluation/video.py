@@ -54,10 +54,10 @@ class _Writer(Protocol):
 
 
 class _Filmed:
-    """An EnvBatch of one that shows its pictures to a writer until its first game is over."""
+    """An EnvBatch of one that shows its pictures to a writer, for the one game that an evaluation plays."""
 
     def __init__(self, env: Any, writer: _Writer) -> None:
-        self._env, self._writer, self._over = env, writer, False
+        self._env, self._writer = env, writer
         self.spec, self.n, self.first_env, self.device = env.spec, env.n, env.first_env, env.device
 
     def reset(self) -> Array:
@@ -67,8 +67,7 @@ class _Filmed:
 
     def step(self, action: Array) -> Step:
         step: Step = self._env.step(action)
-        self._over |= bool(step.reset[0])
-        if not self._over:
+        if not step.reset[0]:
             self._writer.add(self._env.render(0))
         return step
 
