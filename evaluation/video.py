@@ -90,7 +90,7 @@ def _writer(path: Path, fps: float) -> _Writer:
     if path.suffix == ".mp4":
         if importlib.util.find_spec("imageio_ffmpeg") is None:
             raise ValueError(
-                "a film in .mp4 needs the package imageio-ffmpeg (pip install imageio-ffmpeg); .gif needs nothing"
+                "a film in .mp4 needs the package imageio-ffmpeg (pip install 'rlplatform[video]'); .gif needs nothing"
             )
         return _Mp4(path, fps)
     raise ValueError(f"a film is a .gif or an .mp4, not {path.name!r}")
@@ -121,7 +121,7 @@ class _Mp4:
 
     def add(self, picture: Array) -> None:
         if self._sink is None:
-            from imageio_ffmpeg import write_frames  # type: ignore[import-untyped,import-not-found,unused-ignore]  # noqa: PLC0415
+            from imageio_ffmpeg import write_frames  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
             height, width, _ = picture.shape
             self._sink = write_frames(str(self._path), (width, height), fps=self._fps, quality=9, macro_block_size=2)

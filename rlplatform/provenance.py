@@ -60,7 +60,7 @@ def machine() -> Facts:
         "cuda": None,
     }
     if importlib.util.find_spec("torch") is not None:
-        import torch  # noqa: PLC0415  # slow to import, and a benchmark of the replay alone must not need it
+        import torch  # slow to import, and a benchmark of the replay alone must not need it
 
         facts["torch_threads"] = torch.get_num_threads()
         facts["cuda"] = torch.version.cuda
@@ -72,7 +72,7 @@ def rom_md5(game: str) -> str | None:
     """MD5 of the ROM that ale-py loads for "Pong", "BankHeist", ...; None without ale-py or for a name it does not know."""
     if importlib.util.find_spec("ale_py") is None:
         return None
-    from ale_py import roms  # noqa: PLC0415  # optional
+    from ale_py import roms  # optional
 
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", game).lower()
     path = roms.get_rom_path(name) if name in roms.get_all_rom_ids() else None
@@ -89,7 +89,7 @@ def _version(name: str) -> str | None:
 def _git(root: Path, *arguments: str) -> str | None:
     try:
         command = ["git", "-C", str(root), *arguments]
-        run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603  # our own words
+        run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
         return None
     return run.stdout.strip()

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from toy_envs import Chance, Constant, Toy
 
 from rlplatform.evaluation.evals import EVAL_COLUMNS, HEADER, format_rows, read_evals
 from rlplatform.evaluation.score import Episode, Scale, Scores, evaluate, evaluation_seed
 from rlplatform.streams import Stream
+from toy_envs import Chance, Constant, Toy
 
 
 def expected(seed: int, i: int, action: int = 0) -> tuple[float, int, bool]:

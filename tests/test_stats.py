@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import aggregates
 
+from reference import aggregates
 from rlplatform.evaluation import stats
 
 PAIRS = [

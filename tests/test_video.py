@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
-from toy_envs import Constant, Toy
 
 from rlplatform.evaluation import video
 from rlplatform.evaluation.score import evaluate
 from rlplatform.evaluation.video import filming
+from toy_envs import Constant, Toy
 
 
 def screen(i: int, t: int) -> np.ndarray:
