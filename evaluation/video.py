@@ -54,10 +54,10 @@ class _Writer(Protocol):
 
 
 class _Filmed:
-    """An EnvBatch of one that shows its pictures to a writer until its first game is over."""
+    """An EnvBatch of one that shows its pictures to a writer, for the one game that an evaluation plays."""
 
     def __init__(self, env: Any, writer: _Writer) -> None:
-        self._env, self._writer, self._over = env, writer, False
+        self._env, self._writer = env, writer
         self.spec, self.n, self.first_env, self.device = env.spec, env.n, env.first_env, env.device
 
     def reset(self) -> Array:
@@ -67,8 +67,7 @@ class _Filmed:
 
     def step(self, action: Array) -> Step:
         step: Step = self._env.step(action)
-        self._over |= bool(step.reset[0])
-        if not self._over:
+        if not step.reset[0]:
             self._writer.add(self._env.render(0))
         return step
 
@@ -91,7 +90,7 @@ def _writer(path: Path, fps: float) -> _Writer:
     if path.suffix == ".mp4":
         if importlib.util.find_spec("imageio_ffmpeg") is None:
             raise ValueError(
-                "a film in .mp4 needs the package imageio-ffmpeg (pip install imageio-ffmpeg); .gif needs nothing"
+                "a film in .mp4 needs the package imageio-ffmpeg (pip install 'rlplatform[video]'); .gif needs nothing"
             )
         return _Mp4(path, fps)
     raise ValueError(f"a film is a .gif or an .mp4, not {path.name!r}")

@@ -49,6 +49,7 @@ def diagnose(folder: Path | None = None) -> list[Row]:
         _distribution("mujoco", "mujoco", "physics of the DeepMind Control tasks", extra="dmc"),
         _distribution("envpool", "envpool", "the throughput backend", extra="throughput"),
         _distribution("wandb", "wandb", "a second place for metrics", extra="wandb"),
+        _distribution("imageio-ffmpeg", "imageio_ffmpeg", "films as .mp4 (.gif needs nothing)", extra="video"),
     ]
     return [*rows, _cores(), _memory(), _disk(folder or Path.cwd())]
 

@@ -89,7 +89,7 @@ def _version(name: str) -> str | None:
 def _git(root: Path, *arguments: str) -> str | None:
     try:
         command = ["git", "-C", str(root), *arguments]
-        run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)  # our own words
+        run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
         return None
     return run.stdout.strip()

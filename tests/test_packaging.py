@@ -73,7 +73,7 @@ def test_metadata():
     metadata = importlib.metadata.metadata("rlplatform")
     assert metadata["Version"] == PROJECT["project"]["version"] == rlplatform.__version__
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert set(metadata.get_all("Provides-Extra")) == {"cluster", "dmc", "throughput", "wandb", "test"}
+    assert set(metadata.get_all("Provides-Extra")) == {"cluster", "dmc", "throughput", "wandb", "video", "test"}
     assert metadata["License-File"] == "LICENSE"
     assert "Apache License" in (ROOT / "LICENSE").read_text()
 
@@ -84,6 +84,7 @@ def test_heavy_packages_are_extras():
     names = {re.match(r"[\w.-]+", requirement)[0].lower() for requirement in light}
     assert names == {
         "numpy", "torch", "gymnasium", "ale-py", "omegaconf", "typer", "rich", "tensorboard", "matplotlib",
+        "pillow",
     }  # fmt: skip
 
 
