@@ -82,7 +82,7 @@ def suites() -> list[Suite]:
 
 
 def tasks() -> list[str]:
-    """All tasks of all suites. (More can be made: every game of ale-py as "atari/<Game>".)"""
+    """All tasks of all suites. More can be made: every game of ale-py, as "atari/<Game>"."""
     return [task for suite in suites() for task in suite.tasks]
 
 
