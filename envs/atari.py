@@ -102,7 +102,7 @@ class AtariBatch:
         """Raises ValueError, and changes nothing, where `state` is of another game, ROM, ALE or number of environments."""
         emulators = self._open()
         check_state(state, self._origin)
-        saved = [(one, _emulator_state(one["ale"])) for one in state["emulators"]]
+        saved = [(one, _unpacked(one)) for one in state["emulators"]]
         if len(saved) != self.n:
             raise ValueError(f"the state holds {len(saved)} emulators, here are {self.n}")
         for emulator, (one, ale_state) in zip(emulators, saved, strict=True):
@@ -185,8 +185,10 @@ class Emulator:
         return Outcome(reward, terminated, capped and not terminated, over or capped)
 
     def state_dict(self) -> State:
+        packed = self.ale.cloneState().serialize()
         return {
-            "ale": self.ale.cloneState().serialize(),
+            "ale": packed,
+            "digest": _digest(packed),
             "lives": self._lives,
             "steps": self._steps,
             "last": self._last,
@@ -278,8 +280,12 @@ def _camel(name: str) -> str:
     return "".join(part[:1].upper() + part[1:] for part in re.split("_", name))
 
 
-def _emulator_state(packed: bytes) -> Any:
-    try:
-        return ale_py.ALEState(packed)
-    except RuntimeError as error:
-        raise ValueError(f"damaged emulator state: {error}") from error
+def _digest(packed: bytes) -> str:
+    return hashlib.blake2b(packed, digest_size=8).hexdigest()
+
+
+def _unpacked(one: State) -> Any:
+    """The ALE state of one emulator. ALE itself takes a truncated one without a word."""
+    if _digest(one["ale"]) != one["digest"]:
+        raise ValueError("damaged emulator state: it is not what its digest was made of")
+    return ale_py.ALEState(one["ale"])

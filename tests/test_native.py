@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from reference.catch import Catch
 
+from reference.catch import Catch
 from rlplatform.envs import CatchProtocol, make
 from rlplatform.streams import Stream
 from rlplatform.types import Step

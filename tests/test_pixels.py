@@ -46,7 +46,9 @@ def test_reduction_equals_opencv_at_many_sizes():
         source = tuple(int(x) for x in rng.integers(1, 60, 2))
         out = tuple(int(rng.integers(1, x + 1)) for x in source)
         image = rng.integers(0, 256, source, dtype=np.uint8)
-        np.testing.assert_array_equal(_core.AreaResize(source, out)(image), opencv(image, out), err_msg=f"{source} {out}")
+        np.testing.assert_array_equal(
+            _core.AreaResize(source, out)(image), opencv(image, out), err_msg=f"{source} {out}"
+        )
 
 
 @pytest.mark.parametrize("game", ["pong", "breakout", "seaquest", "bank_heist", "krull"])
@@ -84,7 +86,10 @@ def test_frames_of_games_equal_opencv(game):
         (lambda: _core.AreaResize((10, 10), (0, 5)), r"height and width must be in \[1, 8192\]"),
         (lambda: _core.AreaResize((10, 10, 3), (5, 5)), r"a size is \(height, width\)"),
         (lambda: _core.AreaResize((10, 10), (5, 5))(np.zeros((10, 11), np.uint8)), r"image must be uint8 \[10, 10\]"),
-        (lambda: _core.AreaResize((10, 10), (5, 5))(np.zeros((10, 10, 1), np.uint8)), r"image must be uint8 \[10, 10\]"),
+        (
+            lambda: _core.AreaResize((10, 10), (5, 5))(np.zeros((10, 10, 1), np.uint8)),
+            r"image must be uint8 \[10, 10\]",
+        ),
         (lambda: _core.Screens(*ATARI).take(2), "a slot is 0 or 1"),
         (lambda: _core.Screens(*ATARI).frame(3, np.zeros((84, 84), np.uint8)), "made of 1 or 2 screens"),
         (lambda: _core.Screens(*ATARI).frame(1, np.zeros((84, 85), np.uint8)), r"out must be uint8 \[84, 84\]"),
