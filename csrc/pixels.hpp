@@ -1,7 +1,7 @@
 #pragma once
-// From two screens to one frame: element-wise maximum, then a reduction by pixel area.
+// Reduction of images by pixel area.
 //
-// The reduction gives, bit for bit, what OpenCV's cv2.resize(..., interpolation=cv2.INTER_AREA) gives for one uint8 channel
+// It gives, bit for bit, what OpenCV's cv2.resize(..., interpolation=cv2.INTER_AREA) gives for one uint8 channel
 // that shrinks along both axes: the same weights, the same float32 sums in the same order, the same rounding (half to
 // even). Published Atari agents saw these pixels, so "nearly equal" would be another experiment. Compile without
 // floating-point contraction: a fused multiply-add rounds once where OpenCV rounds twice.
@@ -20,13 +20,27 @@ struct Size {
   [[nodiscard]] std::size_t area() const noexcept { return height * width; }
 };
 
+// Positions [begin, end) along an axis.
+struct Span {
+  std::size_t begin = 0, end = 0;
+  [[nodiscard]] bool empty() const noexcept { return begin >= end; }
+  // The smallest span that holds both.
+  void join(Span other) noexcept {
+    if (other.empty()) return;
+    *this = empty() ? other : Span{std::min(begin, other.begin), std::max(end, other.end)};
+  }
+};
+
 // Along one axis, output k is the sum over j < taps of weight[k * taps + j] * source[first[k] + j].
 struct AreaAxis {
   std::size_t taps = 0;
   std::vector<std::size_t> first;
   std::vector<float> weight;  // 0 where an output needs fewer taps: adding 0 changes no finite sum
 
-  AreaAxis(std::size_t source, std::size_t out) : first(out), weight() {
+  std::vector<std::size_t> reached_from;  // by source position p: the first output that reads p or what follows it
+  std::vector<std::size_t> clear_of;      // by source position p: the first output that reads nothing before p
+
+  AreaAxis(std::size_t source, std::size_t out) : first(out), reached_from(source + 1), clear_of(source + 1) {
     const double scale = static_cast<double>(source) / static_cast<double>(out);
     constexpr double sliver = 1e-3;  // OpenCV drops what covers less of a pixel than this
     std::vector<std::vector<float>> found(out);
@@ -53,30 +67,70 @@ struct AreaAxis {
       weight.insert(weight.end(), found[k].begin(), found[k].end());
       weight.resize((k + 1) * taps, 0.0f);
     }
+    for (std::size_t p = 0, from = 0, clear = 0; p <= source; ++p) {
+      while (from < out && first[from] + taps <= p) ++from;
+      while (clear < out && first[clear] < p) ++clear;
+      reached_from[p] = from;
+      clear_of[p] = clear;
+    }
   }
+
+  // The outputs that read any of these source positions; not of an empty span.
+  [[nodiscard]] Span outputs(Span source) const noexcept { return {reached_from[source.begin], clear_of[source.end]}; }
+  // The source positions that these outputs read; not of an empty span.
+  [[nodiscard]] Span inputs(Span out) const noexcept { return {first[out.begin], first[out.end - 1] + taps}; }
 };
 
 // Reduces uint8 images of one size to another. Owns scratch memory: one object per thread. O(source area).
 class AreaResize {
  public:
+  // Throws std::invalid_argument where `out` is empty or larger than `source` along an axis.
   AreaResize(Size source, Size out)
       : source_(source), out_(check(source, out)), across_(source.width, out.width), down_(source.height, out.height),
-        row_(source.height * out.width) {}
+        pixel_(source.width), row_(source.height * out.width) {}
 
   [[nodiscard]] Size source() const noexcept { return source_; }
   [[nodiscard]] Size out() const noexcept { return out_; }
 
   // image: [source.height, source.width]; result: [out.height, out.width].
   void operator()(const std::uint8_t* image, std::uint8_t* result) noexcept {
-    if (source_.height % out_.height == 0 && source_.width % out_.width == 0) return blocks(image, result);
-    for (std::size_t y = 0; y < source_.height; ++y) reduce_row(image + y * source_.width, row_.data() + y * out_.width);
-    for (std::size_t y = 0; y < out_.height; ++y) combine_rows(y, result + y * out_.width);
+    if (whole()) return blocks(image, result);
+    for (std::size_t y = 0; y < source_.height; ++y) reduce_row(y, image + y * source_.width, {0, source_.width});
+    for (std::size_t y = 0; y < out_.height; ++y) combine_rows(y, {0, out_.width}, result + y * out_.width);
   }
 
-  // The maximum of two images, reduced. `scratch` holds one image and may be `a` or `b`.
-  void max_of(const std::uint8_t* a, const std::uint8_t* b, std::uint8_t* scratch, std::uint8_t* result) noexcept {
-    for (std::size_t k = 0; k < source_.area(); ++k) scratch[k] = std::max(a[k], b[k]);
-    (*this)(scratch, result);
+  // The two halves of the above, for callers who know what changed (not where whole()).
+  //
+  // Take row y of the source across, where only `changed` differs from the last time; returns the columns of the result
+  // that this concerns. Then make these columns of row y of the result, from the source rows read_by(y).
+  Span reduce_row(std::size_t y, const std::uint8_t* image_row, Span changed) noexcept {
+    const Span columns = across_.outputs(changed), read = across_.inputs(columns);
+    std::copy(image_row + read.begin, image_row + read.end, pixel_.data() + read.begin);  // to float32: vectorises
+    float* row = row_.data() + y * out_.width;
+    switch (across_.taps) {
+      case 2: across<2>(row, columns); break;
+      case 3: across<3>(row, columns); break;  // 160 to 84
+      case 4: across<4>(row, columns); break;
+      default: across<0>(row, columns);
+    }
+    return columns;
+  }
+
+  void combine_rows(std::size_t y, Span columns, std::uint8_t* result) const noexcept {
+    const float* row = row_.data() + down_.first[y] * out_.width;
+    const float* weight = down_.weight.data() + y * down_.taps;
+    for (std::size_t x = columns.begin; x < columns.end; ++x) {
+      float sum = row[x] * weight[0];
+      for (std::size_t j = 1; j < down_.taps; ++j) sum += row[j * out_.width + x] * weight[j];
+      result[x] = round_to_byte(sum);
+    }
+  }
+
+  [[nodiscard]] Span read_by(std::size_t y) const noexcept { return down_.inputs({y, y + 1}); }
+
+  // Are both ratios whole numbers? OpenCV treats these apart.
+  [[nodiscard]] bool whole() const noexcept {
+    return source_.height % out_.height == 0 && source_.width % out_.width == 0;
   }
 
  private:
@@ -90,30 +144,23 @@ class AreaResize {
   // Half to even, by pushing the fraction out of the mantissa; for 0 <= x < 2^22.
   static std::uint8_t round_to_byte(float x) noexcept {
     constexpr float no_fraction = 12582912.0f;  // 1.5 * 2^23
-    return static_cast<std::uint8_t>(std::min((x + no_fraction) - no_fraction, 255.0f));
+    return static_cast<std::uint8_t>(static_cast<int>(std::min((x + no_fraction) - no_fraction, 255.0f)));
   }
 
-  void reduce_row(const std::uint8_t* image, float* row) const noexcept {
-    for (std::size_t x = 0; x < out_.width; ++x) {
-      const std::uint8_t* pixel = image + across_.first[x];
-      const float* weight = across_.weight.data() + x * across_.taps;
-      float sum = 0.0f;
-      for (std::size_t j = 0; j < across_.taps; ++j) sum += static_cast<float>(pixel[j]) * weight[j];
+  // Taps known to the compiler are unrolled, which halves the time. 0: known only now.
+  template <std::size_t Taps>
+  void across(float* row, Span columns) const noexcept {
+    const std::size_t taps = Taps == 0 ? across_.taps : Taps;
+    for (std::size_t x = columns.begin; x < columns.end; ++x) {
+      const float* pixel = pixel_.data() + across_.first[x];
+      const float* weight = across_.weight.data() + x * taps;
+      float sum = pixel[0] * weight[0];
+      for (std::size_t j = 1; j < taps; ++j) sum += pixel[j] * weight[j];
       row[x] = sum;
     }
   }
 
-  void combine_rows(std::size_t y, std::uint8_t* result) noexcept {
-    const float* row = row_.data() + down_.first[y] * out_.width;
-    const float* weight = down_.weight.data() + y * down_.taps;
-    for (std::size_t x = 0; x < out_.width; ++x) {
-      float sum = 0.0f;
-      for (std::size_t j = 0; j < down_.taps; ++j) sum += row[j * out_.width + x] * weight[j];
-      result[x] = round_to_byte(sum);
-    }
-  }
-
-  // Where both ratios are whole, OpenCV sums integers and multiplies once; for 2 x 2 it rounds half up.
+  // Whole ratios: integers are summed and multiplied once; 2 x 2 rounds half up.
   void blocks(const std::uint8_t* image, std::uint8_t* result) const noexcept {
     const std::size_t high = source_.height / out_.height, wide = source_.width / out_.width;
     const float scale = 1.0f / static_cast<float>(high * wide);
@@ -129,7 +176,8 @@ class AreaResize {
 
   Size source_, out_;
   AreaAxis across_, down_;
-  std::vector<float> row_;  // [source.height, out.width]: each source row, reduced across
+  std::vector<float> pixel_;  // [source.width]: the row being taken across
+  std::vector<float> row_;    // [source.height, out.width]: each source row, taken across
 };
 
 }  // namespace rlp

@@ -8,21 +8,21 @@ import functools
 import hashlib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ale_py
 import numpy as np
 from ale_py import roms
 
 from rlplatform import _core
-from rlplatform.envs.native import check_state
+from rlplatform.envs.native import check_state, describe
 from rlplatform.envs.suites import AtariProtocol, unknown
 from rlplatform.streams import Stream
 from rlplatform.types import Array, Spec, State, Step
 
 STATE_VERSION = 1
 NOOP = 0  # in every action set
-SCREEN = (210, 160)
+LAST_BUT_ONE, LAST = 0, 1  # of the two screens that make a frame
 
 
 class AtariBatch:
@@ -71,18 +71,21 @@ class AtariBatch:
         emulators = self._open()
         if not self._started:
             raise ValueError("reset() the environments before the first step()")
-        self._check(action)
-        n, shape = self.n, self.spec.frame_shape
-        frame, reward = np.empty((n, *shape), np.uint8), np.empty(n, np.float32)
-        terminated, truncated, reset = np.empty(n, bool), np.empty(n, bool), np.empty(n, bool)
-        final_frame = []
+        chosen = self._checked(action)
+        frame = np.empty((self.n, *self.spec.frame_shape), np.uint8)
+        outcomes, final_frame, final_env = [], [], []
         for i, emulator in enumerate(emulators):
-            reward[i], terminated[i], truncated[i], reset[i] = emulator.step(int(action[i]), frame[i])
-            if reset[i]:
+            outcome = emulator.step(chosen[i], frame[i])
+            outcomes.append(outcome)
+            if outcome.over:
                 final_frame.append(frame[i].copy())
+                final_env.append(i)
                 emulator.start(frame[i])
-        final = np.stack(final_frame) if final_frame else np.empty((0, *shape), np.uint8)
-        return Step(frame, reward, terminated, truncated, reset, final, np.flatnonzero(reset))
+        reward, terminated, truncated, over = zip(*outcomes, strict=True)
+        return Step(
+            frame, np.array(reward, np.float32), np.array(terminated), np.array(truncated), np.array(over),
+            np.array(final_frame, np.uint8).reshape(-1, *self.spec.frame_shape), np.array(final_env, np.int64),
+        )  # fmt: skip
 
     def render(self, i: int = 0) -> Array:
         """The screen of environment i, [210, 160, 3] uint8 RGB."""
@@ -99,7 +102,7 @@ class AtariBatch:
         """Raises ValueError, and changes nothing, where `state` is of another game, ROM, ALE or number of environments."""
         emulators = self._open()
         check_state(state, self._origin)
-        saved = [(one, _emulator_state(one["ale"])) for one in state["emulators"]]
+        saved = [(one, _unpacked(one)) for one in state["emulators"]]
         if len(saved) != self.n:
             raise ValueError(f"the state holds {len(saved)} emulators, here are {self.n}")
         for emulator, (one, ale_state) in zip(emulators, saved, strict=True):
@@ -114,13 +117,24 @@ class AtariBatch:
             raise ValueError("these environments are closed")
         return self._emulators
 
-    def _check(self, action: Array) -> None:
-        if not (isinstance(action, np.ndarray) and action.dtype == np.int64 and action.shape == (self.n,)):
-            found = f"{action.dtype} {list(action.shape)}" if isinstance(action, np.ndarray) else type(action).__name__
-            raise ValueError(f"action must be int64 [{self.n}], got {found}")
-        if (bad := np.flatnonzero((action < 0) | (action >= self.spec.actions))).size:
-            i = int(bad[0])
-            raise ValueError(f"action {action[i]} of environment {i} of the batch is not in [0, {self.spec.actions})")
+    def _checked(self, action: Array) -> list[int]:
+        found: Any = action  # whatever its annotation says
+        if not isinstance(found, np.ndarray) or found.dtype != np.int64 or found.shape != (self.n,):
+            raise ValueError(f"action must be int64 [{self.n}], got {describe(found)}")
+        chosen: list[int] = found.tolist()
+        for i, one in enumerate(chosen):
+            if not 0 <= one < self.spec.actions:
+                raise ValueError(f"action {one} of environment {i} of the batch is not in [0, {self.spec.actions})")
+        return chosen
+
+
+class Outcome(NamedTuple):
+    """What an agent step of one emulator came to, beside its frame."""
+
+    reward: float
+    terminated: bool
+    truncated: bool
+    over: bool  # the game is to be started anew
 
 
 class Emulator:
@@ -136,8 +150,8 @@ class Emulator:
         self.actions = [int(action.value) for action in chosen]
         self._protocol, self._stream = protocol, stream
         self._stops = protocol.life_loss_terminal and protocol.stop_skip_at_life_loss
-        self._resize = _core.AreaResize(SCREEN, (protocol.frame_size, protocol.frame_size))
-        self._screens = np.zeros((2, *SCREEN), np.uint8)  # gray: last but one, last
+        self._screens = _core.Screens(self.ale.getScreenDims(), (protocol.frame_size, protocol.frame_size))
+        self._incoming = self._screens.incoming
         self._lives = 0  # after the last frame
         self._steps = 0  # agent steps since the start of the game
         self._last = NOOP  # the action of the last frame, for sticky ones
@@ -161,18 +175,20 @@ class Emulator:
         self._steps = 0
         self._show(shown, frame)
 
-    def step(self, action: int, frame: Array) -> tuple[float, bool, bool, bool]:
-        """One agent step; writes the newest frame. (reward, terminated, truncated, is the game to be started anew)."""
+    def step(self, action: int, frame: Array) -> Outcome:
+        """One agent step; writes the newest frame."""
         reward, lost, over, shown = self._advance(self._chosen(self.actions[action]))
         self._steps += 1
         capped = self._steps >= self._protocol.episode_steps
         terminated = over or (lost and self._protocol.life_loss_terminal)
         self._show(shown, frame)
-        return reward, terminated, capped and not terminated, over or capped
+        return Outcome(reward, terminated, capped and not terminated, over or capped)
 
     def state_dict(self) -> State:
+        packed = self.ale.cloneState().serialize()
         return {
-            "ale": self.ale.cloneState().serialize(),
+            "ale": packed,
+            "digest": _digest(packed),
             "lives": self._lives,
             "steps": self._steps,
             "last": self._last,
@@ -216,14 +232,20 @@ class Emulator:
             if over or (lost and self._stops):
                 break
             if k == last - 1:
-                ale.getScreenGrayscale(self._screens[0])
+                self._take(LAST_BUT_ONE)
         self._lives, self._last = lives, action
         return reward, lost, over, 2 if 0 < k == last else 1
 
     def _show(self, screens: int, frame: Array) -> None:
         """Write the frame that the last one or two screens make."""
-        self.ale.getScreenGrayscale(self._screens[1])
-        self._resize.max_of(self._screens[2 - screens], self._screens[1], frame)
+        self._take(LAST)
+        self._screens.frame(screens, frame)
+
+    def _take(self, slot: int) -> None:
+        # Palette entries, not gray levels: ALE takes 14 us to translate a screen, and most of it did not change.
+        self.ale.getScreen(self._incoming)
+        if not self._screens.take(slot):
+            self._screens.learn(slot, self.ale.getScreenGrayscale())
 
 
 def games() -> list[str]:
@@ -258,8 +280,12 @@ def _camel(name: str) -> str:
     return "".join(part[:1].upper() + part[1:] for part in re.split("_", name))
 
 
-def _emulator_state(packed: bytes) -> Any:
-    try:
-        return ale_py.ALEState(packed)
-    except RuntimeError as error:
-        raise ValueError(f"damaged emulator state: {error}") from error
+def _digest(packed: bytes) -> str:
+    return hashlib.blake2b(packed, digest_size=8).hexdigest()
+
+
+def _unpacked(one: State) -> Any:
+    """The ALE state of one emulator. ALE itself takes a truncated one without a word."""
+    if _digest(one["ale"]) != one["digest"]:
+        raise ValueError("damaged emulator state: it is not what its digest was made of")
+    return ale_py.ALEState(one["ale"])

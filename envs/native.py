@@ -29,9 +29,10 @@ class NativeBatch:
 
     def step(self, action: Array) -> Step:
         core = self._open()
-        if not (isinstance(action, np.ndarray) and action.dtype == np.int64 and action.shape == (self.n,)):
-            raise ValueError(f"action must be int64 [{self.n}], got {_describe(action)}")
-        frame, reward, terminated, truncated, reset, final_frame, final_env = core.step(np.ascontiguousarray(action))
+        found: Any = action  # whatever its annotation says
+        if not isinstance(found, np.ndarray) or found.dtype != np.int64 or found.shape != (self.n,):
+            raise ValueError(f"action must be int64 [{self.n}], got {describe(found)}")
+        frame, reward, terminated, truncated, reset, final_frame, final_env = core.step(np.ascontiguousarray(found))
         self._frame = self._shaped(frame)
         return Step(self._frame, reward, terminated, truncated, reset, self._shaped(final_frame), final_env)
 
@@ -96,5 +97,6 @@ def check_state(state: State, expected: State) -> None:
             raise ValueError(f"the state is of other environments: its {key} is {found!r}, here it is {wanted!r}")
 
 
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
+    """What was given instead, for a message."""
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__

@@ -1,6 +1,9 @@
 #include "pixels.hpp"
 
+#include <string>
+
 #include "common.hpp"
+#include "screens.hpp"
 
 namespace {
 
@@ -16,6 +19,10 @@ void expect_image(const Vector<std::uint8_t>& image, rlp::Size size, const char*
       static_cast<std::size_t>(image.shape(1)) != size.width)
     throw py::value_error(std::string(name) + " must be uint8 [" + std::to_string(size.height) + ", " +
                           std::to_string(size.width) + "]");
+}
+
+void expect_slot(int slot) {
+  if (slot != 0 && slot != 1) throw py::value_error("a slot is 0 or 1");
 }
 
 }  // namespace
@@ -34,15 +41,41 @@ void bind_pixels(py::module_& m) {
             resize(image.data(), result.mutable_data());
             return result;
           },
-          "image"_a.noconvert())
-      .def(
-          "max_of",
-          [](rlp::AreaResize& resize, const Vector<std::uint8_t>& a, const Vector<std::uint8_t>& b, Vector<std::uint8_t>& out) {
-            expect_image(a, resize.source(), "a");
-            expect_image(b, resize.source(), "b");
-            expect_image(out, resize.out(), "out");
-            std::vector<std::uint8_t> scratch(resize.source().area());
-            resize.max_of(a.data(), b.data(), scratch.data(), out.mutable_data());
+          "image"_a.noconvert());
+
+  py::class_<rlp::Screens>(m, "Screens", "The last two screens of a game, and the frame they make.")
+      .def(py::init([](const py::tuple& source, const py::tuple& out) {
+             return std::make_unique<rlp::Screens>(size_of(source), size_of(out));
+           }),
+           "source"_a, "out"_a, "source and out: (height, width), out nowhere larger.")
+      .def_property_readonly(
+          "incoming",
+          [](py::object self) {
+            auto& screens = self.cast<rlp::Screens&>();
+            return Vector<std::uint8_t>({screens.source().height, screens.source().width}, screens.incoming(), self);
           },
-          "a"_a.noconvert(), "b"_a.noconvert(), "out"_a.noconvert(), "Write the reduced maximum of two images into `out`.");
+          "uint8 [height, width], for the emulator to write palette entries into before take().")
+      .def(
+          "take",
+          [](rlp::Screens& screens, int slot) {
+            expect_slot(slot);
+            return screens.take(static_cast<std::size_t>(slot));
+          },
+          "slot"_a, "`incoming` becomes screen 0 (last but one) or 1 (last). False: learn() this slot before all else.")
+      .def(
+          "learn",
+          [](rlp::Screens& screens, int slot, const Vector<std::uint8_t>& gray) {
+            expect_slot(slot);
+            expect_image(gray, screens.source(), "gray");
+            screens.learn(static_cast<std::size_t>(slot), gray.data());
+          },
+          "slot"_a, "gray"_a.noconvert(), "The screen just taken, as gray levels.")
+      .def(
+          "frame",
+          [](rlp::Screens& screens, int count, Vector<std::uint8_t>& out) {
+            if (count != 1 && count != 2) throw py::value_error("a frame is made of 1 or 2 screens");
+            expect_image(out, screens.out(), "out");
+            screens.frame(count, out.mutable_data());
+          },
+          "count"_a, "out"_a.noconvert(), "Write into `out` the frame that the last `count` screens make.");
 }
