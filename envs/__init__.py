@@ -82,11 +82,7 @@ def suites() -> list[Suite]:
 
 
 def tasks() -> list[str]:
-<<<<<<< HEAD
-    """All tasks of all suites. More can be made: every game of ale-py as "atari/<Game>"."""
-=======
     """All tasks of all suites. More can be made: every game of ale-py, as "atari/<Game>"."""
->>>>>>> envs
     return [task for suite in suites() for task in suite.tasks]
 
 
