@@ -47,11 +47,11 @@ def sources() -> tuple[Source, ...]:
 
 
 def source(benchmark: str, agent: str) -> Source:
-    """The entry of one agent. KeyError, with what there is, for an agent that is not shipped."""
+    """The entry of one agent. ValueError, with what there is, for an agent that is not shipped."""
     known = {entry.agent: entry for entry in sources() if entry.benchmark == benchmark}
     if agent not in known:
         there = ", ".join(sorted(known)) or "none"
-        raise KeyError(f"no published scores of {agent!r} on {benchmark!r}; there are: {there}")
+        raise ValueError(f"no published scores of {agent!r} on {benchmark!r}; there are: {there}")
     return known[agent]
 
 
@@ -62,19 +62,19 @@ def tasks(benchmark: str) -> tuple[str, ...]:
 
 def task_name(benchmark: str, alias: str) -> str:
     """This project's name for a task in anybody's spelling: "atari/BankHeist", "ALE/BankHeist-v5", "BankHeistNoFrameskip-v4",
-    "bank_heist", "Bank Heist" are BankHeist. KeyError if there is no such task."""
+    "bank_heist", "Bank Heist" are BankHeist. ValueError if there is no such task."""
     names = {_bare(task): task for task in tasks(benchmark)}
     if _bare(alias) not in names:
-        raise KeyError(f"{benchmark} has no task {alias!r}; it has: {', '.join(names.values()) or 'none'}")
+        raise ValueError(f"{benchmark} has no task {alias!r}; it has: {', '.join(names.values()) or 'none'}")
     return names[_bare(alias)]
 
 
 def published(benchmark: str, agent: str, task: str) -> Runs:
-    """The final score of every published run, [R], in the order of the source. KeyError where only a mean is known."""
+    """The final score of every published run, [R], in the order of the source. ValueError where only a mean is known."""
     runs = _runs().get((benchmark, agent, task_name(benchmark, task)))
     if runs is None:
         source(benchmark, agent)
-        raise KeyError(f"of {agent!r} only means were published: ask published_mean")
+        raise ValueError(f"of {agent!r} only means were published: ask published_mean")
     return runs
 
 
@@ -98,7 +98,7 @@ def percentile(score: float, runs: Runs) -> float:
 def benchmark_of(task: str) -> str | None:
     """The benchmark whose published scores hold this task, by any name; None where nothing was published."""
     for benchmark in dict.fromkeys(entry.benchmark for entry in sources()):
-        with suppress(KeyError):
+        with suppress(ValueError):
             task_name(benchmark, task)
             return benchmark
     return None

@@ -122,6 +122,8 @@ def _scores(run: Run) -> str:
 def _published(run: Run, against: Sequence[str]) -> list[str]:
     benchmark = benchmark_of(run.task)
     if benchmark is None:
+        if against:
+            raise ValueError(f"nothing was published on {run.task}: it cannot be compared with {', '.join(against)}")
         return []
     own = counterpart(benchmark, run.preset)
     agents = list(dict.fromkeys([*([own] if own else []), *against]))

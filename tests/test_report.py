@@ -175,6 +175,8 @@ def test_a_task_that_nobody_published_is_summarised_alone(tmp_path) -> None:
     assert "| mean [95 % interval] |" in text
     row = results(folder).splitlines()[2]
     assert "| none |  |" in row
+    with pytest.raises(ValueError, match="nothing was published on catch: it cannot be compared with der, spr"):
+        summarise(folder, against=["der", "spr"])
 
 
 def test_a_table_of_results(tmp_path) -> None:
