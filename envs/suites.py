@@ -58,6 +58,11 @@ class CatchProtocol:
 
 
 @dataclass(frozen=True)
+class NoProtocol:
+    """Of environments that leave nothing to choose."""
+
+
+@dataclass(frozen=True)
 class Suite:
     """A benchmark: what is played, how, for how long, and how scores are read."""
 
@@ -66,7 +71,7 @@ class Suite:
     steps: int  # budget of a run, in agent steps
     episodes: int = 100  # of the evaluation
     epsilon: float = 0.0  # of the evaluation's policy, where it is epsilon-greedy
-    protocol: Any = None  # a frozen dataclass; None where a factory takes none
+    protocol: Any = NoProtocol()  # a frozen dataclass
     variants: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # other protocols of the same type, by name
     scores: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # task: (random, human)
 
