@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from rlplatform.actor import Actor
@@ -46,6 +47,8 @@ class LocalWorkers:
 def _snapshot(weights: Any) -> Any:
     if isinstance(weights, torch.Tensor):
         return weights.detach().clone()
+    if isinstance(weights, np.ndarray):
+        return weights.copy()
     if isinstance(weights, Mapping):
         return {name: _snapshot(value) for name, value in weights.items()}
     return weights
