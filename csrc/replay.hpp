@@ -356,6 +356,11 @@ class Replay {
 
   void copy_out(const Query& query, const BatchView& out) const noexcept {
     for (std::size_t b = 0; b < query.batch; ++b) {
+      if (b + 1 < query.batch) {
+        const std::int64_t next = out.index[b + 1];
+        ring_.prefetch(stream_of(next), seq_of(next));
+        ring_.prefetch(stream_of(next), seq_of(next) + query.n);
+      }
       copy_sequence(query, b, out);
       copy_n_step(query, b, out);
       out.priority[b] = priority_[place_of(out.index[b])];

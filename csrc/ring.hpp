@@ -82,6 +82,17 @@ class Ring {
     ++count_[stream];
   }
 
+  // A hint that the observation at seq will be asked for soon: its frames' pages, and what stands beside them. Copies begin
+  // cold in 100,000 slots, and 10 % of their time went into waiting for the first bytes of each.
+  void prefetch(std::size_t stream, std::int64_t seq) const noexcept {
+    const std::size_t at = place(stream, seq);
+    __builtin_prefetch(&bits_[at]);
+    __builtin_prefetch(&rewards_[at]);
+    const std::byte* end = frame(at) + shape_.frame_bytes;
+    const std::size_t before = std::min(shape_.stack, at % shape_.per_stream + 1);  // not across the end of the ring
+    for (const std::byte* page = end - before * shape_.frame_bytes; page < end; page += 2048) __builtin_prefetch(page);
+  }
+
   // For loading: write any slot, then say how many there are.
   void write(std::size_t stream, std::int64_t seq, const std::byte* frame, const std::byte* action, float reward,
              std::uint8_t bits) noexcept {

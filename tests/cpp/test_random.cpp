@@ -1,19 +1,9 @@
-// Stream::below and the draws of one number, which Python does not see. Exit code 0 where all holds.
+// Stream::below and the draws of one number, which Python does not see.
 
-#include <cstdio>
-#include <cstdlib>
-
+#include "check.hpp"
 #include "random.hpp"
 
 namespace {
-
-#define CHECK(condition) \
-  do { \
-    if (!(condition)) { \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1); \
-    } \
-  } while (false)
 
 // below() is floor(bits * bound / 2^64), here in 128 bits.
 void below_is_the_exact_floor() {
@@ -62,5 +52,5 @@ int main() {
   below_is_the_exact_floor();
   below_is_uniform();
   single_draws_take_a_block_each();
-  std::puts("random: ok");
+  return check::failures();
 }
