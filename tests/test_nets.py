@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from reference import c51
+from reference import conv as reference
 from rlplatform.nets import Flatten, NatureCNN, NoisyLinear, SameConv, same_padding
 from rlplatform.streams import Stream
-from tests.reference import c51
-from tests.reference import conv as reference
 
 
 def filled(module, seed=0):

@@ -1,5 +1,6 @@
 """What an installation holds, and what a build from these sources would."""
 
+import ast
 import importlib.metadata
 import re
 import subprocess
@@ -86,6 +87,24 @@ def test_heavy_packages_are_extras():
         "numpy", "torch", "gymnasium", "ale-py", "omegaconf", "typer", "rich", "tensorboard", "matplotlib",
         "pillow",
     }  # fmt: skip
+
+
+def test_what_is_imported_is_declared():
+    """A package that only comes along with another one goes missing with it. What an extra brings is imported where used."""
+    distribution = {"PIL": "pillow", "ale_py": "ale-py"}
+    light = {re.match(r"[\w.-]+", requirement)[0] for requirement in PROJECT["project"]["dependencies"]}
+    imported = set()
+    for name in sources("rlplatform", "agents", "envs", "evaluation"):
+        if not name.endswith(".py"):
+            continue
+        for node in ast.parse((ROOT / name).read_text()).body:
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module.split(".")[0])
+    foreign = {distribution.get(name, name) for name in imported - {"rlplatform"} - sys.stdlib_module_names}
+    assert {"numpy", "torch"} <= foreign
+    assert foreign <= light
 
 
 def test_the_console_script_runs(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from reference import c51
 from rlplatform.agents import load_preset, presets, resolve
 from rlplatform.agents.spr import (
     Agent,
@@ -21,7 +22,6 @@ from rlplatform.agents.spr import (
 from rlplatform.replay import Batch
 from rlplatform.streams import Stream
 from rlplatform.types import Rollout, Spec, empty_episodes
-from tests.reference import c51
 
 PONG = Spec((84, 84), "uint8", 4, actions=6)
 TINY = Spec((3,), "float32", 2, actions=3)
