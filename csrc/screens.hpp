@@ -63,8 +63,7 @@ class Screens {
   // Screen `slot`, just taken, in gray levels: [height, width].
   void learn(std::size_t slot, const std::uint8_t* gray) noexcept {
     for (std::size_t k = 0; k < source().area(); ++k) gray_of_[entry_[slot][k]] = gray[k];
-    std::copy_n(gray, source().area(), gray_[slot].begin());
-    all_stale();
+    std::copy_n(gray, source().area(), gray_[slot].begin());  // take() has marked what is new in it
     translated_[slot] = true;
   }
 

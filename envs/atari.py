@@ -102,12 +102,16 @@ class AtariBatch:
         """Raises ValueError, and changes nothing, where `state` is of another game, ROM, ALE or number of environments."""
         emulators = self._open()
         check_state(state, self._origin)
-        saved = [(one, _unpacked(one)) for one in state["emulators"]]
+        try:
+            saved = [_Saved.of(one) for one in state["emulators"]]
+            started = bool(state["started"])
+        except KeyError as error:
+            raise ValueError(f"damaged state: it lacks {error}") from error
         if len(saved) != self.n:
             raise ValueError(f"the state holds {len(saved)} emulators, here are {self.n}")
-        for emulator, (one, ale_state) in zip(emulators, saved, strict=True):
-            emulator.load(one, ale_state)
-        self._started = bool(state["started"])
+        for emulator, one in zip(emulators, saved, strict=True):
+            emulator.load(one)
+        self._started = started
 
     def close(self) -> None:
         self._emulators = []
@@ -195,12 +199,11 @@ class Emulator:
             "stream": self._stream.state_dict(),
         }
 
-    def load(self, state: State, ale_state: Any) -> None:
-        """`state` from state_dict(), and its "ale" unpacked."""
+    def load(self, saved: "_Saved") -> None:
         self.ale.act(NOOP)  # a console that never ran a frame restores wrongly (Qbert)
-        self.ale.restoreState(ale_state)
-        self._lives, self._steps, self._last = int(state["lives"]), int(state["steps"]), int(state["last"])
-        self._stream.load_state_dict(state["stream"])
+        self.ale.restoreState(saved.ale)
+        self._lives, self._steps, self._last = saved.lives, saved.steps, saved.last
+        self._stream.key, self._stream.counter = saved.key, saved.counter
 
     def _begin(self) -> None:
         self.ale.reset_game()
@@ -284,8 +287,20 @@ def _digest(packed: bytes) -> str:
     return hashlib.blake2b(packed, digest_size=8).hexdigest()
 
 
-def _unpacked(one: State) -> Any:
-    """The ALE state of one emulator. ALE itself takes a truncated one without a word."""
-    if _digest(one["ale"]) != one["digest"]:
-        raise ValueError("damaged emulator state: it is not what its digest was made of")
-    return ale_py.ALEState(one["ale"])
+class _Saved(NamedTuple):
+    """What an emulator's state_dict() gave, read whole before anything is changed by it."""
+
+    ale: Any
+    lives: int
+    steps: int
+    last: int
+    key: int
+    counter: int
+
+    @staticmethod
+    def of(one: State) -> "_Saved":
+        if _digest(one["ale"]) != one["digest"]:  # ALE itself takes a truncated state without a word
+            raise ValueError("damaged emulator state: it is not what its digest was made of")
+        stream = one["stream"]
+        lives, steps, last = int(one["lives"]), int(one["steps"]), int(one["last"])
+        return _Saved(ale_py.ALEState(one["ale"]), lives, steps, last, int(stream["key"]), int(stream["counter"]))
