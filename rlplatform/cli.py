@@ -21,22 +21,9 @@ from rich.table import Table
 from rlplatform import config as configs
 from rlplatform.evaluation.runs import find
 from rlplatform.evaluation.video import filming
-from rlplatform.experiment import (
-    Progress as RunProgress,
-)
-from rlplatform.experiment import (
-    RunConfig,
-    Stopped,
-    default_folder,
-    estimate,
-    load_policy,
-    maker,
-    read_config,
-    resolve_config,
-    run,
-    score_policy,
-    summary,
-)
+from rlplatform.experiment import Progress as RunProgress
+from rlplatform.experiment import Stopped, estimate, load_policy, run, score_policy, summary
+from rlplatform.runconfig import RunConfig, default_folder, maker, read_config, resolve_config
 from rlplatform.rundir import RunDirError
 from rlplatform.statefile import StateError
 

@@ -123,8 +123,7 @@ class RunDir:
 
     def latest_step(self) -> int | None:
         """Agent step of the newest checkpoint."""
-        steps = [int(path.name.removeprefix("step_")) for path in (self.path / "checkpoints").glob("step_*")]
-        return max(steps, default=None)
+        return max(_steps(self.path), default=None)
 
     def load(self, replay: Replay | None) -> State | None:
         """The newest checkpoint's state, with its replay loaded; None for a new run. Damage is refused by name."""
@@ -182,7 +181,7 @@ class RunDir:
     def _forget_old(self) -> None:
         """Drop all but the newest checkpoints, then the segments that none of those names."""
         folder = self.path / "checkpoints"
-        steps = sorted(int(path.name.removeprefix("step_")) for path in folder.glob("step_*"))
+        steps = sorted(_steps(self.path))
         for step in steps[:-KEEP_CHECKPOINTS]:
             going = folder / f".{_name(step)}.part"  # a half deleted checkpoint must not look like one
             (folder / _name(step)).rename(going)
@@ -197,6 +196,15 @@ class RunDir:
 
     def _naming_the_last_good(self, clean: Path | None = None) -> "_LastGood":
         return _LastGood(self, clean)
+
+
+def read_checkpoint(path: Path) -> State:
+    """The state in the newest checkpoint of a run that may be under way elsewhere; changes nothing. RunDirError: none yet."""
+    steps = _steps(path)
+    if not steps:
+        raise RunDirError(f"{path} holds no checkpoint yet")
+    state: State = statefile.read(path / "checkpoints" / _name(max(steps)))["state"]
+    return state
 
 
 class _Events:
@@ -235,6 +243,11 @@ class _LastGood:
         good = "there is no checkpoint yet" if step is None else f"the last good checkpoint is {_name(step)}"
         full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "writing failed"
         raise RunDirError(f"{self._run.path}: {full} ({error}); {good}") from error
+
+
+def _steps(path: Path) -> list[int]:
+    """Agent steps of the checkpoints of a run."""
+    return [int(folder.name.removeprefix("step_")) for folder in (path / "checkpoints").glob("step_*")]
 
 
 def _name(step: int) -> str:

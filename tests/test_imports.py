@@ -1,4 +1,4 @@
-"""Who may import whom. Layers are source folders; __main__, cli and experiment sit on top and may see everything."""
+"""Who may import whom. Layers are source folders; __main__, cli, experiment and runconfig sit on top and may see everything."""
 
 import ast
 import subprocess
@@ -22,12 +22,14 @@ TOP = {
     "rlplatform/__main__.py",
     "rlplatform/cli.py",
     "rlplatform/experiment.py",
+    "rlplatform/runconfig.py",
     "rlplatform/__init__.py",
 }  # __init__: lazily
 ABOVE = {
     "rlplatform.__main__",
     "rlplatform.cli",
     "rlplatform.experiment",
+    "rlplatform.runconfig",
 }  # who below imports one of these closes a circle
 MAY_IMPORT_RAY = {"rlplatform/workers/ray.py", "rlplatform/reproduce.py", "rlplatform/sweep.py"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlplatform import statefile
-from rlplatform.rundir import KEEP_CHECKPOINTS, RunDir, RunDirError
+from rlplatform.rundir import KEEP_CHECKPOINTS, RunDir, RunDirError, read_checkpoint
 
 FILES = {"config.yaml": "seed: 1\nsteps: 10\n", "protocol.json": "{}", "provenance.json": '{"host": 1}'}
 LOGS = {"evals.csv": "step,score\n"}
@@ -172,4 +172,15 @@ def test_result_json_is_the_mark_of_a_finished_run(tmp_path: Path) -> None:
     run.finish({"mean": 1.5})
     assert run.finished
     assert json.loads((tmp_path / "result.json").read_text()) == {"mean": 1.5}
+    run.close()
+
+
+def test_a_checkpoint_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    with pytest.raises(RunDirError, match="no checkpoint yet"):
+        read_checkpoint(tmp_path)
+    run.save(1, {"x": 1}, None)
+    run.log(2, {"a": 2.0})
+    assert read_checkpoint(tmp_path) == {"x": 1}
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 2, "a": 2.0}\n'
     run.close()

@@ -1,0 +1,128 @@
+"""The configuration of a run, and the parts that it names: dataclass defaults, under the suite's protocol, under the preset,
+under what the user gives."""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from rlplatform import config as configs
+from rlplatform.agents import load_preset, resolve
+from rlplatform.envs import make, suite_of
+from rlplatform.evaluation.score import LANES, MakeEnv
+from rlplatform.types import Agent, EnvBatch
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How the learned policy is scored."""
+
+    episodes: int = 100
+    every: int = 0  # agent steps between evaluations; 0: only at the end
+    lanes: int = LANES  # games under way at a time: fixed, since a matrix product rounds by its batch
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a result depends on."""
+
+    preset: str
+    task: str
+    agent: Any  # the agent's own Config
+    protocol: Any  # the suite's protocol for its environments
+    agent_class: str
+    seed: int = 0
+    steps: int = 100_000  # agent steps of all environments; a run ends at the first round that reaches it
+    actors: int = 1
+    envs: int = 1  # environments an actor
+    rollout: int = 1  # agent steps an environment between two rounds of learning
+    lag: int = 0  # rounds by which the acting weights trail behind
+    threads: int = 1  # of matrix products: their rounding depends on it
+    log_every: int = 1_000  # agent steps
+    checkpoint_every: int = 10_000  # agent steps
+    imports: tuple[str, ...] = ()  # modules to import first: they register environments of one's own
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "actors", "envs", "rollout", "threads", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise configs.ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.lag < 0 or self.eval.every < 0:
+            raise configs.ConfigError("lag and eval.every must be >= 0")
+        if self.eval.episodes < 1 or self.eval.lanes < 1:
+            raise configs.ConfigError("eval.episodes and eval.lanes must be >= 1")
+
+    @property
+    def rounds(self) -> int:
+        return -(-self.steps // self.steps_per_round)
+
+    @property
+    def steps_per_round(self) -> int:
+        return self.actors * self.envs * self.rollout
+
+
+def resolve_config(
+    preset: str, task: str, overrides: Sequence[str] = (), agent_class: str | None = None, **given: Any
+) -> RunConfig:
+    """The configuration of a run: dataclass defaults, under the suite's protocol, under the preset, under what is given.
+
+    Args:
+        preset: a name in agents/presets, or with `agent` any name for the run's folder.
+        overrides: "key.sub=value" each.
+        agent_class: "package.module:Class" of an agent of one's own, instead of the preset's.
+        given: fields of RunConfig such as seed and steps; those that are None are left to the layers below.
+    """
+    chosen = None
+    if agent_class is None:
+        chosen = load_preset(preset, suite_of(task).name)
+        agent_class = chosen.agent
+    agent_config = resolve(agent_class).config_class()  # importing an agent of one's own may register its environments
+    suite = suite_of(task)
+    schema = RunConfig(
+        preset=preset, task=task, agent=agent_config, agent_class=agent_class, protocol=suite.protocol,
+        steps=suite.steps, eval=EvalConfig(episodes=suite.episodes),
+    )  # fmt: skip
+    layers = [{"agent": chosen.config}] if chosen is not None else []
+    layers.append({name: value for name, value in given.items() if value is not None})
+    return configs.merge(schema, *layers, overrides=overrides)
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The configuration of the run in this folder. Imports the modules that it names."""
+    text = (folder / "config.yaml").read_text()
+    read: Any = OmegaConf.to_container(OmegaConf.create(text))
+    for module in read["imports"]:
+        importlib.import_module(module)
+    schema = RunConfig(
+        preset=read["preset"], task=read["task"], agent=resolve(read["agent_class"]).config_class(),
+        agent_class=read["agent_class"], protocol=suite_of(read["task"]).protocol,
+    )  # fmt: skip
+    return configs.merge(schema, read)
+
+
+def default_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
+    """runs/<suite>/<preset>/<task>/seed_<n>."""
+    return root / suite_of(config.task).name / config.preset / config.task.rpartition("/")[2] / f"seed_{config.seed}"
+
+
+def make_env(config: RunConfig, n: int, seed: int, first_env: int) -> EnvBatch:
+    """Environments of the run's task, by its protocol."""
+    return make(config.task, n, seed, first_env, protocol=config.protocol)
+
+
+def make_agent(config: RunConfig) -> Agent:
+    """The agent of a run, newly initialised from its seed."""
+    env = make_env(config, 1, config.seed, 0)
+    try:
+        agent: Agent = resolve(config.agent_class)(config.agent, env.spec, config.actors * config.envs, config.seed)
+    finally:
+        env.close()
+    return agent
+
+
+def maker(config: RunConfig) -> MakeEnv:
+    """Makes the single environments that an evaluation plays."""
+    return lambda *, seed, first_env: make_env(config, 1, seed, first_env)
