@@ -115,7 +115,7 @@ def categorical_projection(prob: Tensor, reward: Tensor, discount: Tensor, suppo
     Returns:
         Probabilities, [B, atoms]. Mass that leaves the support lands on its edge; the rest keeps its mean.
 
-    Error: float32 agrees with the definition in float64 to 1e-6 absolute at 51 atoms (tests/test_spr.py).
+    Error: float32 agrees with the definition in float64 to 2e-6 absolute at 51 atoms (tests/test_spr.py).
     """
     z = (reward[:, None] + discount[:, None] * support).clamp(support[0], support[-1])  # where each atom lands
     distance = (z[:, :, None] - support).abs() / (support[1] - support[0])
