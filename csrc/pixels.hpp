@@ -46,17 +46,16 @@ struct AreaAxis {
     std::vector<std::vector<float>> found(out);
     for (std::size_t k = 0; k < out; ++k) {
       const double begin = static_cast<double>(k) * scale, end = begin + scale;
-      const double cell = std::min(scale, static_cast<double>(source) - begin);
       const auto whole_end = std::min(static_cast<std::size_t>(std::floor(end)), source - 1);
       const auto whole_begin = std::min(static_cast<std::size_t>(std::ceil(begin)), whole_end);
       const double head = static_cast<double>(whole_begin) - begin, tail = end - static_cast<double>(whole_end);
       first[k] = whole_begin;
       if (head > sliver) {
         --first[k];
-        found[k].push_back(static_cast<float>(head / cell));
+        found[k].push_back(static_cast<float>(head / scale));
       }
-      found[k].insert(found[k].end(), whole_end - whole_begin, static_cast<float>(1.0 / cell));
-      if (tail > sliver) found[k].push_back(static_cast<float>(std::min(std::min(tail, 1.0), cell) / cell));
+      found[k].insert(found[k].end(), whole_end - whole_begin, static_cast<float>(1.0 / scale));
+      if (tail > sliver) found[k].push_back(static_cast<float>(tail / scale));
       taps = std::max(taps, found[k].size());
     }
     for (std::size_t k = 0; k < out; ++k) {

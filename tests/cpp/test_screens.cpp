@@ -56,6 +56,19 @@ void frames_do_not_depend_on_what_went_before(Size source, Size out) {
   CHECK(lessons > 2 && lessons < 200);
 }
 
+// Entry 0 of a slot that was never taken is not yet translated, though the slot's memory holds zeros.
+void a_first_screen_is_translated_whole() {
+  Screens screens({16, 16}, {5, 5});
+  const Image black(256, 0);
+  std::copy(black.begin(), black.end(), screens.incoming());
+  CHECK(!screens.take(0));
+  screens.learn(0, translated(black).data());
+  CHECK(screens.take(1));
+  Image frame(25);
+  screens.frame(1, frame.data());
+  CHECK(frame == Image(25, gray(0)));
+}
+
 void a_plain_image_stays_plain() {
   for (const Size out : {Size{84, 84}, Size{105, 80}, Size{7, 3}, Size{210, 160}, Size{209, 159}}) {
     AreaResize resize({210, 160}, out);
@@ -86,6 +99,7 @@ int main() {
   frames_do_not_depend_on_what_went_before({30, 21}, {13, 20});  // a width that is no multiple of 8; 2 taps
   frames_do_not_depend_on_what_went_before({40, 37}, {11, 5});   // more than 4 taps
   frames_do_not_depend_on_what_went_before({40, 36}, {20, 9});   // whole ratios
+  a_first_screen_is_translated_whole();
   a_plain_image_stays_plain();
   enlarging_is_refused();
   return check::failures();
