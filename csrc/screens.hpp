@@ -48,11 +48,15 @@ class Screens {
       const Span changed = translated_[slot] ? difference(in, entry, width) : Span{0, width};
       if (changed.empty()) continue;
       std::uint8_t* gray = gray_[slot].data() + y * width;
-      for (std::size_t x = changed.begin; x < changed.end; ++x) {
-        const unsigned level = gray_of_[in[x]];
-        met |= level;
-        entry[x] = in[x];
-        gray[x] = static_cast<std::uint8_t>(level);
+      for (std::size_t begin = changed.begin; begin < changed.end; begin += word) {
+        const std::size_t length = std::min(word, changed.end - begin);
+        if (translated_[slot] && same(in + begin, entry + begin, length)) continue;  // between two sprites
+        for (std::size_t x = begin; x < begin + length; ++x) {
+          const unsigned level = gray_of_[in[x]];
+          met |= level;
+          entry[x] = in[x];
+          gray[x] = static_cast<std::uint8_t>(level);
+        }
       }
       stale_[y].join(changed);
     }
@@ -94,13 +98,18 @@ class Screens {
 
  private:
   static constexpr std::uint16_t unknown = 256;
+  static constexpr std::size_t word = 8;  // bytes compared at a time
 
-  // Where a and b differ, to whole words of 8 bytes; empty where they are equal.
+  static bool same(const std::uint8_t* a, const std::uint8_t* b, std::size_t length) noexcept {
+    return length == word ? std::memcmp(a, b, word) == 0 : std::memcmp(a, b, length) == 0;  // the first is one comparison
+  }
+
+  // Where a and b differ, to whole words; empty where they are equal.
   static Span difference(const std::uint8_t* a, const std::uint8_t* b, std::size_t length) noexcept {
     if (std::memcmp(a, b, length) == 0) return {};
     Span span{0, length};
-    while (std::memcmp(a + span.begin, b + span.begin, std::min(word, length - span.begin)) == 0) span.begin += word;
-    while (span.end >= span.begin + word && std::memcmp(a + span.end - word, b + span.end - word, word) == 0) span.end -= word;
+    while (same(a + span.begin, b + span.begin, std::min(word, length - span.begin))) span.begin += word;
+    while (span.end >= span.begin + word && same(a + span.end - word, b + span.end - word, word)) span.end -= word;
     return span;
   }
 
@@ -112,8 +121,6 @@ class Screens {
   }
 
   void all_stale() noexcept { std::fill(stale_.begin(), stale_.end(), Span{0, source().width}); }
-
-  static constexpr std::size_t word = 8;
 
   AreaResize resize_;
   std::array<std::uint16_t, 256> gray_of_{};         // by palette entry; `unknown` until learned

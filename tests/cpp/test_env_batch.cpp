@@ -146,6 +146,8 @@ void a_saved_batch_goes_on(const E& prototype) {
     run.batch.save(env.data(), key.data(), counter.data());
     CHECK(env == good && key == keys(5));
   }
+  CHECK(run.batch.load(good.data(), key.data(), counter.data(), false) == 5);
+  CHECK(!run.batch.started());
 }
 
 void bad_actions_are_found() {
