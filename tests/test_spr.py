@@ -441,7 +441,8 @@ def test_bfloat16_gives_the_loss_and_the_gradient_of_float32():
         agent.replay = OneBatch(batch)
         loss[dtype] = float(agent.update()["losses/td_loss"])
         grad[dtype] = torch.cat([p.grad.flatten() for p in agent.master.parameters()]).double()
-    assert loss["bfloat16"] == pytest.approx(loss["float32"], rel=1e-5)  # 8e-7 measured
+    # 8e-7 measured; other processors round otherwise
+    assert loss["bfloat16"] == pytest.approx(loss["float32"], rel=1e-4)
     cosine = torch.cosine_similarity(grad["float32"], grad["bfloat16"], dim=0)
     assert cosine > 0.998  # 0.99979 measured
 
