@@ -77,6 +77,14 @@ def part(rollout: Rollout, steps: slice, envs: slice) -> Rollout:
     return Rollout(*grid, *finals, {}, rollout.episodes, rollout.first_env + envs.start, 0)
 
 
+def test_a_step_waits_for_the_longer_of_n_and_k() -> None:
+    for max_n, max_k in ((1, 4), (4, 1), (4, 4)):
+        replay = Replay(SPEC, 40, 1, max_n, max_k)
+        replay.add(Feed(SPEC, 1).rollout([["on"]] * 7))
+        assert replay.eligible().tolist() == [0, 1, 2]
+        assert replay.gather(np.array([2]), max_n, 1.0, max_k).mask.all()
+
+
 # --- priorities ---
 
 
