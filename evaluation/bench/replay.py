@@ -187,15 +187,18 @@ class Bound:
         for start in range(0, BOUND_FRAMES, 1000):
             self.frames[start : start + 1000] = start % 251
         self.random = np.random.default_rng(0)
-        self.target: dict[int, Array] = {}
+        self.targets: dict[int, Array] = {}
 
     def of(self, offsets: list[int]) -> tuple[Callable[[], object], Callable[[], object]]:
         """(gather, contiguous) copies of the stacks that begin `offsets` frames after BATCH random ones."""
         items = self.random.integers(0, BOUND_FRAMES - 2_000, BATCH)
         rows = (items[:, None, None] + np.array(offsets)[:, None] + np.arange(STACK)).reshape(-1)
-        out = self.target.setdefault(len(rows), np.zeros((len(rows), 84 * 84), np.uint8))
+        # Each copy writes memory of its own, as the replay does: what one has just written must not be warm for another.
+        if len(rows) not in self.targets:
+            self.targets[len(rows)] = np.ones((2, len(rows), 84 * 84), np.uint8)
+        gathered, copied = self.targets[len(rows)]
         source = self.frames[items[0] : items[0] + len(rows)]
-        return lambda: np.take(self.frames, rows, 0, out, "clip"), lambda: np.copyto(out, source)
+        return lambda: np.take(self.frames, rows, 0, gathered, "clip"), lambda: np.copyto(copied, source)
 
 
 def main() -> None:
