@@ -55,6 +55,17 @@ class Config:
         for name, value, known in (("encoder", self.encoder, ENCODERS), ("dtype", self.dtype, DTYPES)):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        for name in ("hidden", "batch", "n", "target_period", "epsilon_decay"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name in ("v_max", "learning_rate", "adam_eps"):
+            if not 0.0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        for name in ("gamma", "alpha", "epsilon", "epsilon_eval"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.atoms < 2 or self.min_replay < 0 or not 0.0 <= self.replay_ratio < float("inf"):
+            raise ValueError("atoms must be >= 2, min_replay >= 0, replay_ratio finite and >= 0")
         if self.capacity <= self.min_replay:
             raise ValueError(f"capacity {self.capacity} <= min_replay {self.min_replay}: learning would never start")
 

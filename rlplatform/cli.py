@@ -372,6 +372,9 @@ def _errors_as_messages() -> Iterator[None]:
     """What a user can mend is said in one line; anything else is a bug and keeps its traceback."""
     try:
         yield
+    except ModuleNotFoundError as error:
+        typer.echo(f"rlplatform: {error} (modules of your own are looked for in the current folder, too)", err=True)
+        raise typer.Exit(EXIT_FAILED) from error
     except (configs.ConfigError, RunDirError, StateError, FileNotFoundError, FloatingPointError, ValueError) as error:
         typer.echo(f"rlplatform: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from error
