@@ -22,6 +22,7 @@ from typing import Any
 
 from rlplatform import statefile
 from rlplatform.replay import Replay
+from rlplatform.segments import sync_folder
 from rlplatform.types import State
 
 KEEP_CHECKPOINTS = 2  # the last, and the one before it
@@ -84,7 +85,7 @@ class RunDir:
                 file.flush()
                 os.fsync(file.fileno())
             part.rename(self.path / "result.json")
-            statefile.sync_folder(self.path)
+            sync_folder(self.path)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line of metrics at agent step `step`, to metrics.jsonl and TensorBoard."""
@@ -117,7 +118,7 @@ class RunDir:
                 },
             )
             beside.rename(final)
-            statefile.sync_folder(folder)
+            sync_folder(folder)
         self._forget_old()
         return final
 

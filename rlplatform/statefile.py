@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rlplatform.segments import sync_folder
 from rlplatform.types import Array, State
 
 FORMAT = "rlplatform state 1"
@@ -61,15 +62,6 @@ def read(folder: Path) -> State:
         arrays = {key: members[key] for key in members.files}
     decoded: State = _decode(json.loads(outer["tree"]), arrays)
     return decoded
-
-
-def sync_folder(folder: Path) -> None:
-    """Force a folder's entries (new names, renames) to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(text: str) -> str:

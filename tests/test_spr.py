@@ -355,8 +355,9 @@ def test_epsilon_is_the_share_of_random_actions():
 
 def test_nothing_is_computed_while_epsilon_is_one():
     _, policy = acting(evaluation=False, epsilon=1.0)
-    policy._net = None
-    policy.act(np.zeros((3, 2, 3), np.float32), Stream(0, "actor"))
+    policy._net = None  # calling it would raise
+    actions, _ = policy.act(np.zeros((500, 2, 3), np.float32), Stream(0, "actor"))
+    assert set(actions.tolist()) == {0, 1, 2}
 
 
 def test_a_policy_sees_later_updates_without_loading_again():
