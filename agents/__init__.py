@@ -20,6 +20,7 @@ class Preset:
 
     agent: str  # "module:Class", for resolve()
     config: dict[str, Any]  # where the agent's Config departs from its defaults
+    variant: str = ""  # of the suite's protocol; "": the suite's own
 
 
 def presets() -> list[str]:
@@ -27,9 +28,11 @@ def presets() -> list[str]:
     return sorted(path.name.removesuffix(".yaml") for path in files(__name__).joinpath("presets").iterdir())
 
 
-def load_preset(name: str, suite: str = "atari") -> Preset:
-    """The preset `name` for the tasks of `suite` ("atari", "catch", ...): what the file says for all suites, then for this
-    one. A suite that the file does not name gets the former alone.
+def load_preset(name: str, suite: str = "atari100k") -> Preset:
+    """The preset `name` for the tasks of `suite` ("atari100k", "catch", ...).
+
+    A file says what holds for all suites (`config`), and by suite what differs (`suites`) and which variant of its protocol is
+    played (`variants`). Where it names a `base`, another preset, it says only how it departs from that one, suite by suite.
 
     Raises:
         ValueError: no such preset.
@@ -38,7 +41,19 @@ def load_preset(name: str, suite: str = "atari") -> Preset:
         raise ValueError(_unknown("preset", name, presets()))
     text = files(__name__).joinpath("presets", f"{name}.yaml").read_text()
     read: Any = OmegaConf.to_container(OmegaConf.create(text))
-    return Preset(str(read["agent"]), {**read["config"], **read["suites"].get(suite, {})})
+    base = load_preset(read["base"], suite) if "base" in read else Preset(str(read["agent"]), {})
+    config = _merged(base.config, read.get("config", {}), read.get("suites", {}).get(suite, {}))
+    return Preset(base.agent, config, str(read.get("variants", {}).get(suite, base.variant)))
+
+
+def _merged(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Nested mappings merged key by key; later ones win, and lists are replaced whole."""
+    out: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            nested = isinstance(value, dict) and isinstance(out.get(key), dict)
+            out[key] = _merged(out[key], value) if nested else value
+    return out
 
 
 def resolve(name: str) -> Any:

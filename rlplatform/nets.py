@@ -4,7 +4,7 @@ Nothing here draws a random number by itself: initial values come from the Strea
 noisy layer is an argument of its forward pass. So a forward pass is a pure function of (parameters, input, noise).
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +31,16 @@ def xavier_(weight: Tensor, stream: Stream) -> None:
     """Glorot and Bengio 2010, uniform, for a kernel [out, in, *field]: the bound is sqrt(6 / (fan_in + fan_out))."""
     field = weight[0, 0].numel()
     uniform_(weight, (6.0 / (field * (weight.shape[0] + weight.shape[1]))) ** 0.5, stream)
+
+
+class Encoder(Protocol):
+    """What turns observations into features: [B, stack, *frame] -> [B, features], in the order h, w, c where there is a map."""
+
+    features: int
+    map_shape: tuple[int, int, int] | None  # (channels, height, width) of the features; None where they are no map
+
+    def init_(self, stream: Stream) -> None: ...
+    def __call__(self, obs: Tensor) -> Tensor: ...
 
 
 class SameConv(nn.Module):
@@ -62,16 +72,27 @@ class SameConv(nn.Module):
         return F.conv2d(x, weight, self.bias, self.stride, self.inner)
 
 
+def flat(x: Tensor) -> Tensor:
+    """[B, C, H, W] -> [B, H * W * C], in this order: a view where x is channels last."""
+    return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def frame_size(name: str, frame: tuple[int, ...]) -> tuple[int, int]:
+    """(height, width). ValueError where a frame has another number of axes than two."""
+    if len(frame) != 2:
+        raise ValueError(f"{name} takes frames [height, width], got {list(frame)}")
+    return frame[0], frame[1]
+
+
 class NatureCNN(nn.Module):
     """Mnih et al. 2015 with "SAME" padding, as Dopamine has it: 32 8x8/4, 64 4x4/2, 64 3x3/1, each with ReLU."""
 
     def __init__(self, stack: int, frame: tuple[int, ...]) -> None:
         super().__init__()
-        if len(frame) != 2:
-            raise ValueError(f"the Nature CNN takes frames [height, width], got {list(frame)}")
-        self.conv1 = SameConv(stack, 32, 8, 4, (frame[0], frame[1]))
+        self.conv1 = SameConv(stack, 32, 8, 4, frame_size("the Nature CNN", frame))
         self.conv2 = SameConv(32, 64, 4, 2, self.conv1.size)
         self.conv3 = SameConv(64, 64, 3, 1, self.conv2.size)
+        self.map_shape: tuple[int, int, int] | None = (64, *self.conv3.size)
         self.features = 64 * self.conv3.size[0] * self.conv3.size[1]
 
     def init_(self, stream: Stream) -> None:
@@ -79,12 +100,73 @@ class NatureCNN(nn.Module):
             conv.init_(stream)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """uint8 [B, stack, height, width] -> [B, features], the pixels scaled to [0, 1]; features in the order h, w, c."""
+        """Numbers from 0 to 255 [B, stack, height, width] of any dtype -> [B, features], of the pixels scaled to [0, 1]."""
         x = obs.to(self.conv1.weight.dtype).contiguous(memory_format=torch.channels_last)
         x = F.relu(self.conv1(x, scale=1.0 / 255.0))
         x = F.relu(self.conv2(x))
         x = F.relu(self.conv3(x))
-        return x.permute(0, 2, 3, 1).flatten(1)
+        return flat(x)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(relu(x)))), 3x3 convolutions of as many channels, without normalisation."""
+
+    def __init__(self, channels: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.conv1 = SameConv(channels, channels, 3, 1, size)
+        self.conv2 = SameConv(channels, channels, 3, 1, size)
+
+    def init_(self, stream: Stream) -> None:
+        self.conv1.init_(stream)
+        self.conv2.init_(stream)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.conv2(F.relu(self.conv1(F.relu(x))))
+        return x + residual
+
+
+class ImpalaStage(nn.Module):
+    """3x3 convolution, 3x3/2 maximum with "SAME" padding, two residual blocks. `self.size`: of the output."""
+
+    def __init__(self, inputs: int, outputs: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.conv = SameConv(inputs, outputs, 3, 1, size)
+        (top, bottom), (left, right) = same_padding(size[0], 3, 2), same_padding(size[1], 3, 2)
+        self.pool_padding = (left, right, top, bottom)
+        self.size = (-(-size[0] // 2), -(-size[1] // 2))
+        self.block1 = ResidualBlock(outputs, self.size)
+        self.block2 = ResidualBlock(outputs, self.size)
+
+    def init_(self, stream: Stream) -> None:
+        for part in (self.conv, self.block1, self.block2):
+            part.init_(stream)
+
+    def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        x = F.pad(self.conv(x, scale), self.pool_padding, value=-torch.inf)
+        y: Tensor = self.block2(self.block1(F.max_pool2d(x, 3, 2)))
+        return y
+
+
+class ImpalaCNN(nn.Module):
+    """The 15-layer residual network of Espeholt et al. 2018 (arXiv:1802.01561, Fig. 3) with its channels times `width`, as
+    BBF has it with width 4: stages of (16, 32, 32) * width, no normalisation, ReLU at the end."""
+
+    def __init__(self, stack: int, frame: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.stage1 = ImpalaStage(stack, 16 * width, frame_size("the Impala CNN", frame))
+        self.stage2 = ImpalaStage(16 * width, 32 * width, self.stage1.size)
+        self.stage3 = ImpalaStage(32 * width, 32 * width, self.stage2.size)
+        self.map_shape: tuple[int, int, int] | None = (32 * width, *self.stage3.size)
+        self.features = 32 * width * self.stage3.size[0] * self.stage3.size[1]
+
+    def init_(self, stream: Stream) -> None:
+        for stage in (self.stage1, self.stage2, self.stage3):
+            stage.init_(stream)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Numbers from 0 to 255 [B, stack, height, width] of any dtype -> [B, features], of the pixels scaled to [0, 1]."""
+        x = obs.to(self.stage1.conv.weight.dtype).contiguous(memory_format=torch.channels_last)
+        return flat(F.relu(self.stage3(self.stage2(self.stage1(x, scale=1.0 / 255.0)))))
 
 
 class Flatten(nn.Module):
@@ -93,6 +175,7 @@ class Flatten(nn.Module):
     def __init__(self, stack: int, frame: tuple[int, ...]) -> None:
         super().__init__()
         self.features = stack * int(np.prod(frame))
+        self.map_shape: tuple[int, int, int] | None = None
         self.like: Tensor  # empty; carries the module's dtype
         self.register_buffer("like", torch.empty(0), persistent=False)
 
@@ -102,6 +185,43 @@ class Flatten(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         x = obs.to(self.like.dtype).flatten(1)
         return x / 255.0 if obs.dtype == torch.uint8 else x
+
+
+class Transition(nn.Module):
+    """Latent dynamics of SPR (Schwarzer et al. 2021, arXiv:2007.05929, appendix): the action as constant planes beside the
+    latent map, then two 3x3 convolutions with ReLU. Channels stay."""
+
+    def __init__(self, map_shape: tuple[int, int, int], actions: int) -> None:
+        super().__init__()
+        channels, *size = map_shape
+        self.map_shape, self.actions = map_shape, actions
+        self.conv1 = SameConv(channels + actions, channels, 3, 1, (size[0], size[1]))
+        self.conv2 = SameConv(channels, channels, 3, 1, (size[0], size[1]))
+
+    def init_(self, stream: Stream) -> None:
+        self.conv1.init_(stream)
+        self.conv2.init_(stream)
+
+    def forward(self, latent: Tensor, action: Tensor) -> Tensor:
+        """The latent after `action` [B] int64, as `latent` [B, features] is before it: in the order h, w, c."""
+        channels, height, width = self.map_shape
+        planes = F.one_hot(action, self.actions).to(latent.dtype)[:, None, None].expand(-1, height, width, -1)
+        x = torch.cat([latent.unflatten(1, (height, width, channels)), planes], 3).permute(0, 3, 1, 2)
+        return flat(F.relu(self.conv2(F.relu(self.conv1(x)))))
+
+
+class Linear(nn.Linear):
+    """A linear layer with Xavier-uniform weights and zero biases, that takes and ignores the noise of a NoisyLinear."""
+
+    def init_(self, stream: Stream) -> None:
+        xavier_(self.weight.data, stream)
+        self.bias.data.zero_()
+
+    def noise(self, _stream: Stream) -> None:
+        """There is none."""
+
+    def forward(self, x: Tensor, noise: None = None) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
 
 
 class Noise(NamedTuple):

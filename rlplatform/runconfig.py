@@ -81,8 +81,9 @@ def resolve_config(
         agent_class = chosen.agent
     agent_config = resolve(agent_class).config_class()  # importing an agent of one's own may register its environments
     suite = suite_of(task)
+    protocol = suite.protocol if chosen is None else suite.protocol_named(chosen.variant)
     schema = RunConfig(
-        preset=preset, task=task, agent=agent_config, agent_class=agent_class, protocol=suite.protocol,
+        preset=preset, task=task, agent=agent_config, agent_class=agent_class, protocol=protocol,
         steps=suite.steps, eval=EvalConfig(episodes=suite.episodes),
     )  # fmt: skip
     layers = [{"agent": chosen.config}] if chosen is not None else []

@@ -13,7 +13,7 @@ from rlplatform.cli import EXIT_FAILED, app
     [
         (["train", "der", "catch", "--steps", "0"], "steps must be >= 1"),
         (["train", "der", "catch", "agent.batch=0"], "batch must be >= 1, got 0"),
-        (["train", "der", "catch", "agent.gamma=2"], "gamma must lie in"),
+        (["train", "der", "catch", "agent.gamma=2"], "gamma must be in"),
         (["train", "der", "catch", "agent.learning_rate=nan"], "got nan"),
         (["train", "der", "catch", "agent.learning_rate=-1"], "learning_rate must be positive"),
         (["train", "der", "catch", "agent.bacth=8"], "did you mean 'agent.batch'"),

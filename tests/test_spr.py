@@ -9,16 +9,10 @@ import torch
 
 from reference import c51
 from rlplatform.agents import load_preset, presets, resolve
-from rlplatform.agents.spr import (
-    Agent,
-    Config,
-    Net,
-    categorical_projection,
-    epsilon_at,
-    importance_weights,
-    q_values,
-    target_distribution,
-)  # fmt: skip
+from rlplatform.agents.spr import Agent
+from rlplatform.agents.spr_config import Config, epsilon_at
+from rlplatform.agents.spr_net import Net, categorical_projection, double_dqn_target, importance_weights, q_values
+from rlplatform.config import merge
 from rlplatform.replay import Batch
 from rlplatform.streams import Stream
 from rlplatform.types import Rollout, Spec, empty_episodes
@@ -195,9 +189,8 @@ def test_the_online_network_chooses_and_the_target_network_values():
     normals, _ = two_noises(Stream(0, "noise"))
     support = torch.linspace(-2.0, 2.0, 5)
     f = torch.from_numpy
-    ours = target_distribution(
-        (online, target), f(batch.next_obs), f(batch.n_return), f(batch.discount), noise, support
-    )
+    logits = (net(f(batch.next_obs), noise).detach() for net in (online, target))
+    ours = double_dqn_target(*logits, f(batch.n_return), f(batch.discount), support)
     nets, flat, z = (parameters(online), parameters(target)), as_float64(batch), support.double().numpy()
     expected, chosen = c51.double_dqn_target(*nets, flat, normals, z)
     np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-6, atol=1e-6)  # float32: 3e-8 measured
@@ -452,10 +445,11 @@ def test_bfloat16_gives_the_loss_and_the_gradient_of_float32():
 
 
 def test_presets_name_real_fields_of_their_agents():
-    assert presets() == ["der"]
-    for suite in ("atari", "catch", "unknown"):
-        preset = load_preset("der", suite)
-        config = resolve(preset.agent).config_class(**preset.config)
+    for suite in ("atari100k", "catch", "unknown"):
+        for name in presets():
+            preset = load_preset(name, suite)
+            merge(resolve(preset.agent).config_class(), preset.config)  # refuses unknown keys
+        config = Config(**load_preset("der", suite).config)
         assert (config == Config()) == (suite != "catch")
 
 
@@ -471,7 +465,11 @@ def test_what_is_unknown_is_refused_with_a_suggestion():
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"encoder": "resnet"}, "nature, flatten"), ({"dtype": "half"}, "float32"), ({"capacity": 1_600}, "never start")],
+    [
+        ({"encoder": "resnet"}, "nature, impala, flatten"),
+        ({"dtype": "half"}, "float32"),
+        ({"capacity": 1_600}, "never start"),
+    ],
 )
 def test_a_configuration_that_cannot_work_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):

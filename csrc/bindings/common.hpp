@@ -16,3 +16,4 @@ void bind_returns(py::module_& m);
 void bind_replay(py::module_& m);
 void bind_envs(py::module_& m);
 void bind_pixels(py::module_& m);
+void bind_augment(py::module_& m);

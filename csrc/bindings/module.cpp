@@ -10,4 +10,5 @@ PYBIND11_MODULE(_core, m) {
   bind_replay(m);
   bind_envs(m);
   bind_pixels(m);
+  bind_augment(m);
 }

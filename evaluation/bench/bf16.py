@@ -22,7 +22,8 @@ from torch import Tensor
 
 from rlplatform.actor import Actor
 from rlplatform.agents import load_preset
-from rlplatform.agents.spr import Agent, Config
+from rlplatform.agents.spr import Agent
+from rlplatform.agents.spr_config import Config
 from rlplatform.envs import make, suite_of
 from rlplatform.learner import Learner
 from rlplatform.provenance import provenance

@@ -1,15 +1,16 @@
-"""Gradient steps a second of preset `der`, beside the bare networks and the machine's matrix products.
+"""Gradient steps a second of every preset of the SPR family, beside the bare networks and the machine's matrix products.
 
-    rlplatform bench learner [--repeats N] [--actions A] [--out FILE]
+    rlplatform bench learner [--presets P ...] [--dtypes D ...] [--threads T ...] [--repeats N] [--actions A] [--out FILE]
 
-Per dtype and number of threads, each in a process of its own, interleaved in time so that a busy machine is busy for all:
-  full    Agent.update(): sampling, noise, forward, backward, optimiser, priorities
+Per preset, dtype and number of threads a process of its own; the kinds interleaved in time, so that a busy machine is busy
+for all:
+  full    Agent.update(): sampling, augmentation, noise, forward, backward, optimiser, target, priorities
   bare    forward and backward passes of the same networks on the same batch, and nothing else: the bound
   matmul  a square matrix product in that dtype: the ceiling on GFLOP/s
 """
 
 import argparse
-import dataclasses
+import itertools
 import json
 import os
 import resource
@@ -25,51 +26,61 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rlplatform.agents import load_preset
-from rlplatform.agents.spr import Agent, Config, target_distribution
+from rlplatform.agents.spr import Agent
+from rlplatform.agents.spr_config import Config
+from rlplatform.agents.spr_net import losses
+from rlplatform.config import merge
 from rlplatform.provenance import provenance
 from rlplatform.streams import Stream
 from rlplatform.types import Rollout, Spec, empty_episodes
 
 SIDE = 1024  # of the matrices of the ceiling
 STORED = 2_000  # transitions: 14 MB of frames, far beyond the caches' reach for one batch
+PRESETS = ("der", "drq_eps", "spr", "sr_spr", "bbf")  # the others differ in schedules alone
+DTYPES = ("float32", "bfloat16")
+_WIDTH = 8  # of a column, at least
 
 
 def main() -> None:
     """Measure, print a table, write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=25, help="timings of each kind")
+    parser.add_argument("--presets", nargs="+", default=PRESETS)
+    parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES)
+    parser.add_argument("--threads", nargs="+", default=("1", "2"))
+    parser.add_argument("--repeats", type=int, default=15, help="timings of each kind; a third of them for bbf")
     parser.add_argument("--actions", type=int, default=18)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "learner.json")
-    parser.add_argument("--only", nargs=2, metavar=("DTYPE", "THREADS"), help="print this row as JSON")
+    parser.add_argument("--only", nargs=3, metavar=("PRESET", "DTYPE", "THREADS"), help="print this row as JSON")
     given = parser.parse_args()
     if given.only:
-        json.dump(measure(given.only[0], int(given.only[1]), given.actions, given.repeats), sys.stdout)
+        preset, dtype, threads = given.only
+        json.dump(measure(preset, dtype, int(threads), given.actions, given.repeats), sys.stdout)
         return
     rows = []
-    for threads in ("1", "2"):
-        for dtype in ("float32", "bfloat16"):  # a process each: threads are set once, and the peak of memory is its own
-            command = [sys.executable, "-P", "-m", "rlplatform.evaluation.bench.learner", "--only", dtype, threads]
-            command += ["--actions", str(given.actions), "--repeats", str(given.repeats)]
-            rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))  # noqa: S603
-    result = {"preset": "der", "actions": given.actions, "rows": rows, **provenance(), "load": list(os.getloadavg())}
+    for preset, threads, dtype in itertools.product(given.presets, given.threads, given.dtypes):
+        # A process each: threads are set once, and the peak of memory is its own.
+        command = [sys.executable, "-P", "-m", "rlplatform.evaluation.bench.learner", "--only", preset, dtype, threads]
+        command += ["--actions", str(given.actions)]
+        command += ["--repeats", str(given.repeats if "bbf" not in preset else max(3, given.repeats // 3))]
+        rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))  # noqa: S603
+        if len(rows) == 1:
+            print("  ".join(f"{name:>{max(len(name), _WIDTH)}}" for name in rows[0]))
+        print("  ".join(f"{_text(value):>{max(len(name), _WIDTH)}}" for name, value in rows[-1].items()), flush=True)
+    result = {"actions": given.actions, "rows": rows, **provenance(), "load": list(os.getloadavg())}
     given.out.parent.mkdir(exist_ok=True)
     given.out.write_text(json.dumps(result, indent=1) + "\n")
-    columns = list(rows[0])
-    print("  ".join(columns))
-    for row in rows:
-        print("  ".join(f"{_text(row[name]):>{len(name)}}" for name in columns))
 
 
-def measure(dtype: str, threads: int, actions: int, repeats: int) -> dict[str, Any]:
-    """One row: medians over `repeats` rounds of one full step, one bare step and one matrix product each."""
+def measure(preset: str, dtype: str, threads: int, actions: int, repeats: int) -> dict[str, Any]:
+    """One row: medians over `repeats` rounds of one full step, one bare step, one matrix product and one action each."""
     torch.set_num_threads(threads)
-    config = dataclasses.replace(Config(**load_preset("der").config), dtype=dtype)
+    config = merge(Config(), load_preset(preset).config, {"dtype": dtype})
     spec = Spec((84, 84), "uint8", 4, actions)
     agent = filled(Agent(config, spec, 1, seed=0))
     bare = bare_step(agent)
     with FlopCounterMode(display=False) as counter:
         bare()
-    matrix = torch.randn(SIDE, SIDE).to(agent.online.projection.mu.dtype)
+    matrix = torch.randn(SIDE, SIDE).to(torch.bfloat16 if dtype == "bfloat16" else torch.float32)
     policy, obs, actor = agent.policy(), np.zeros((1, 4, 84, 84), np.uint8), Stream(0, "actor")
     policy.load({**agent.weights(), "epsilon": 0.0})
     kinds: dict[str, Callable[[], object]] = {
@@ -90,6 +101,7 @@ def measure(dtype: str, threads: int, actions: int, repeats: int) -> dict[str, A
     flops = counter.get_total_flops()
     ceiling = 2 * SIDE**3 / median["matmul"]
     return {
+        "preset": preset,
         "dtype": dtype,
         "threads": threads,
         "steps_per_s": 1 / median["full"],
@@ -124,20 +136,15 @@ def filled(agent: Agent) -> Agent:
 
 
 def bare_step(agent: Agent) -> Callable[[], None]:
-    """The passes of one update, less everything that is not a network, on one batch."""
-    config = agent.config
-    batch = agent.replay.sample(config.batch, config.n, config.gamma)
-    online, target = agent.online, agent.target
-    obs, next_obs = torch.from_numpy(batch.obs[:, 0]), torch.from_numpy(batch.next_obs)
-    reward, discount = torch.from_numpy(batch.n_return), torch.from_numpy(batch.discount)
+    """The passes of one update, less everything that is not a network or its loss, on one batch."""
+    config, online = agent.config, agent.online
+    x = agent.inputs(agent.replay.sample(config.batch, config.n, config.gamma, config.spr_steps))
     noise, next_noise = (online.noise(Stream(0, "bench")) for _ in range(2))
-    rows, action = torch.arange(config.batch), torch.from_numpy(batch.action[:, 0])
 
     def step() -> None:
-        y = target_distribution((online, target), next_obs, reward, discount, next_noise, agent.support)
-        loss = -(y * online(obs, noise)[rows, action].log_softmax(-1)).sum(-1).mean()
+        out = losses(online, agent.target, x, noise, next_noise, agent.support, config.spr_weight)
         online.zero_grad()
-        torch.autograd.backward(loss)
+        torch.autograd.backward(out.total)
 
     return step
 
