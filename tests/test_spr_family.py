@@ -237,7 +237,7 @@ def test_two_updates_are_those_written_out_by_hand():
         }  # fmt: skip
         data["y"] = oracle.td_target(online, target, data, encode, support)  # without gradient
 
-        def sample_losses(net, data=data):
+        def sample_losses(net, data=data, target=target):
             return oracle.sample_losses(net, target, data, encode, support, MAP, 2)
 
         def loss(net):
