@@ -13,7 +13,9 @@ from rlplatform.agents.spr import Agent
 from rlplatform.agents.spr_config import Config, epsilon_at
 from rlplatform.agents.spr_net import Net, categorical_projection, double_dqn_target, importance_weights, q_values
 from rlplatform.config import merge
+from rlplatform.envs import suite_of
 from rlplatform.replay import Batch
+from rlplatform.runconfig import resolve_config
 from rlplatform.streams import Stream
 from rlplatform.types import Rollout, Spec, empty_episodes
 
@@ -453,9 +455,26 @@ def test_presets_name_real_fields_of_their_agents():
         assert (config == Config()) == (suite != "catch")
 
 
+def test_a_preset_departs_from_its_base_key_by_key_and_suite_by_suite():
+    bbf, sr_spr = load_preset("bbf"), load_preset("sr_spr")
+    assert bbf.config["reset"] == {**sr_spr.config["reset"], "shrink": 0.5, "perturb": 0.5}
+    assert {**sr_spr.config, **bbf.config} == bbf.config  # nothing of the base is lost
+    assert load_preset("bbf_rr8").config == {**bbf.config, "replay_ratio": 8.0}
+    assert [load_preset(name).variant for name in ("der", "drq_eps", "bbf_rr8")] == ["", "", "bbf"]
+    catch = load_preset("bbf", "catch")
+    assert catch.variant == ""
+    assert catch.config["width"] == 1  # bbf's own value for the suite
+    assert catch.config["min_replay"] == 200  # spr's, two presets below
+    assert catch.config["reset"] == {**bbf.config["reset"], "every": 2_000, "until": 4_000}
+    run = resolve_config("bbf", "atari/Pong")
+    assert run.protocol == suite_of("atari/Pong").protocol_named("bbf")
+    assert run.agent.reset.fresh == ("projection", "predictor", "head")
+    assert resolve_config("bbf", "atari/Pong", ["agent.reset.fresh=[head]"]).agent.reset.fresh == ("head",)
+
+
 def test_what_is_unknown_is_refused_with_a_suggestion():
-    with pytest.raises(ValueError, match="did you mean der"):
-        load_preset("derr")
+    with pytest.raises(ValueError, match="did you mean bbf_rr8"):
+        load_preset("bbf_r8")
     with pytest.raises(ValueError, match="did you mean spr"):
         resolve("sprr")
     with pytest.raises(ValueError, match="is not an agent"):

@@ -1,10 +1,13 @@
-"""bfloat16 against float32 at checkpoints of a float32 run of preset `der`: the same state, batch and noise.
+"""bfloat16 against float32 at checkpoints of a float32 run of one preset: the same state, batch, augmentation and noise.
 
-    rlplatform bench bf16 [--task atari/Pong] [--steps N] [--checkpoints K] [--threads T] [--out FILE]
+    rlplatform bench bf16 [--preset der] [--task atari/Pong] [--steps N] [--checkpoints K] [--threads T] [--out FILE] [KEY=VALUE ...]
+
+KEY=VALUE change the agent's configuration, as in width=1 hidden=512 for a smaller BBF.
 
 At each checkpoint, evenly spaced over the gradient steps of the run:
-  loss_error     |mean cross entropy in bfloat16 / in float32 - 1|
-  td_error       the largest relative error of one sample's cross entropy, which becomes its priority
+  loss_error     |mean TD loss in bfloat16 / in float32 - 1|
+  td_error       the largest relative error of one sample's TD loss, which becomes its priority
+  spr_error      |mean SPR loss in bfloat16 / in float32 - 1|, where there is one
   cosine         between the two gradients, whole and by part of the network
   norm_error     |length of the gradient in bfloat16 / in float32 - 1|
   batch_cosine   for scale: between the float32 gradients of this batch and of another one
@@ -14,7 +17,7 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,19 +26,22 @@ from torch import Tensor
 from rlplatform.actor import Actor
 from rlplatform.agents import load_preset
 from rlplatform.agents.spr import Agent
-from rlplatform.agents.spr_config import Config
+from rlplatform.agents.spr_config import Config, horizon_at
+from rlplatform.config import merge
 from rlplatform.envs import make, suite_of
 from rlplatform.learner import Learner
 from rlplatform.provenance import provenance
 from rlplatform.replay import Batch
 from rlplatform.streams import Stream
 
-PARTS = ("encoder", "projection", "head")
+PARTS = ("encoder", "projection", "head", "transition", "predictor")
 
 
 def main() -> None:
     """Train, compare at the checkpoints, print a table, write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--preset", default="der")
     parser.add_argument("--task", default="atari/Pong")
     parser.add_argument("--steps", type=int, default=5_000, help="agent steps of the run")
     parser.add_argument("--checkpoints", type=int, default=20)
@@ -44,9 +50,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "bf16.json")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    rows = compare_along_run(given.task, given.steps, given.checkpoints, given.seed)
-    named = {"task": given.task, "steps": given.steps, "seed": given.seed}
-    result = {"preset": "der", **named, "rows": rows, "worst": worst(rows), **provenance()}
+    preset = load_preset(given.preset, suite_of(given.task).name)
+    config = merge(Config(), preset.config, overrides=given.overrides)
+    rows = compare_along_run(config, given.task, preset.variant, given.steps, given.checkpoints, given.seed)
+    named = {"task": given.task, "steps": given.steps, "seed": given.seed, "overrides": given.overrides}
+    result = {"preset": given.preset, **named, "rows": rows, "worst": worst(rows), **provenance()}
     given.out.parent.mkdir(exist_ok=True)
     given.out.write_text(json.dumps(result, indent=1) + "\n")
     print("  ".join(f"{name:>12}" for name in rows[0]))
@@ -55,10 +63,11 @@ def main() -> None:
     print("worst:", json.dumps(result["worst"]))
 
 
-def compare_along_run(task: str, steps: int, checkpoints: int, seed: int) -> list[dict[str, float]]:
+def compare_along_run(
+    config: Config, task: str, variant: str, steps: int, checkpoints: int, seed: int
+) -> list[dict[str, float]]:
     """One row a checkpoint of an ordinary float32 run, but for the batches drawn for the comparison."""
-    config = Config(**load_preset("der", suite_of(task).name).config)
-    envs = make(task, 1, seed)
+    envs = make(task, 1, seed, protocol=suite_of(task).protocol_named(variant))
     agent = Agent(config, envs.spec, 1, seed)
     actor = Actor(agent.policy(), envs, Stream(seed, "actor"))
     learner = Learner(agent, config.replay_ratio)
@@ -67,7 +76,8 @@ def compare_along_run(task: str, steps: int, checkpoints: int, seed: int) -> lis
     for step in range(1, steps + 1):
         learner.learn([actor.collect(agent.weights(), step, 1)])
         if step in at:
-            batch, other = (agent.replay.sample(config.batch, config.n, config.gamma) for _ in range(2))
+            n, gamma = horizon_at(learner.updates, config)
+            batch, other = (agent.replay.sample(config.batch, n, gamma, config.spr_steps) for _ in range(2))
             rows.append({"step": step, "updates": learner.updates, **compare(agent, batch, other)})
     envs.close()
     return rows
@@ -75,33 +85,45 @@ def compare_along_run(task: str, steps: int, checkpoints: int, seed: int) -> lis
 
 def compare(agent: Agent, batch: Batch, other: Batch) -> dict[str, float]:
     """The quantities of the docstring above, at the state of this agent."""
-    td, grad = gradient(agent, "float32", batch)
-    td_half, half = gradient(agent, "bfloat16", batch)
-    _, grad_other = gradient(agent, "float32", other)
-    whole, whole_half = _join(grad), _join(half)
-    return {
-        "loss": float(td.mean()),
-        "loss_error": abs(float(td_half.mean() / td.mean()) - 1),
-        "td_error": float((td_half / td - 1).abs().max()),
+    exact, half = (gradient(agent, dtype, batch) for dtype in ("float32", "bfloat16"))
+    whole, whole_half = _join(exact.grad), _join(half.grad)
+    row = {
+        "loss": float(exact.td.mean()),
+        "loss_error": abs(float(half.td.mean() / exact.td.mean()) - 1),
+        "td_error": float((half.td / exact.td - 1).abs().max()),
         "cosine": _cosine(whole, whole_half),
-        **{f"cosine_{part}": _cosine(grad[part], half[part]) for part in PARTS if len(grad[part])},
+        **{f"cosine_{part}": _cosine(grad, half.grad[part]) for part, grad in exact.grad.items() if len(grad)},
         "norm_error": abs(float(whole_half.norm() / whole.norm()) - 1),
-        "batch_cosine": _cosine(whole, _join(grad_other)),
+        "batch_cosine": _cosine(whole, _join(gradient(agent, "float32", other).grad)),
     }
+    return {**row, "spr_error": abs(half.spr / exact.spr - 1)} if agent.config.spr_steps else row
 
 
-def gradient(agent: Agent, dtype: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Cross entropies [B] and the gradient by part, float64, that a copy of the agent computes in `dtype`."""
-    small = dataclasses.replace(agent.config, dtype=dtype, capacity=agent.config.min_replay + 1)
+class Gradient(NamedTuple):
+    """Of one update."""
+
+    td: Tensor  # [B] float64: TD losses
+    spr: float  # mean SPR loss; 0 where there is none
+    grad: dict[str, Tensor]  # by part of the network, flattened, float64
+
+
+def gradient(agent: Agent, dtype: str, batch: Batch) -> Gradient:
+    """What a copy of the agent computes in `dtype`."""
+    config = agent.config
+    small = dataclasses.replace(config, dtype=dtype, capacity=config.min_replay + 100)
     copy: Any = Agent(small, agent.spec, 1, seed=0)
     copy.load_state_dict(agent.state_dict())
     copy.replay = fixed = _Fixed(batch)
-    copy.update()
-    parts = {part: getattr(copy.master, part).parameters() for part in PARTS}
-    return torch.from_numpy(fixed.priority), {
-        part: torch.cat([torch.zeros(0), *(p.grad.flatten() for p in parameters)]).double()
-        for part, parameters in parts.items()
-    }
+    metrics = copy.update()
+    parts = {part: getattr(copy.master, part).parameters() for part in PARTS if hasattr(copy.master, part)}
+    return Gradient(
+        torch.from_numpy(fixed.priority),
+        float(metrics.get("losses/spr_loss", 0.0)),
+        {
+            part: torch.cat([torch.zeros(0), *(p.grad.flatten() for p in parameters)]).double()
+            for part, parameters in parts.items()
+        },
+    )
 
 
 def worst(rows: list[dict[str, float]]) -> dict[str, float]:
