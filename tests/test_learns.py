@@ -12,3 +12,12 @@ def test_der_solves_catch(tmp_path: Path, seed: int) -> None:
     result = rlplatform.train("der", "catch", seed=seed, steps=6_000, run_dir=tmp_path)
     assert result["mean"] == 1.0  # every ball of 100 games is caught
     assert result["episodes"] == 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("preset", ["drq_eps", "spr", "sr_spr", "bbf"])
+def test_the_spr_family_solves_catch(tmp_path: Path, preset: str, seed: int) -> None:
+    """Resets included: they fall after 1,000 and 2,000 of the 3,000 agent steps."""
+    result = rlplatform.train(preset, "catch", seed=seed, steps=3_000, run_dir=tmp_path)
+    assert result["mean"] == 1.0

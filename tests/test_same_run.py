@@ -20,6 +20,10 @@ CATCH = [
     "log_every=100", "checkpoint_every=200", "eval.every=500", "eval.episodes=20",
 ]  # fmt: skip
 OVERLAPPED = [*CATCH, "actors=2", "envs=2", "rollout=3", "lag=2", "agent.replay_ratio=0.3"]  # 12 steps a round
+BBF = [  # resets after 60 and 120 agent steps, n and gamma on their way, a moving target in bfloat16
+    "bbf", "catch", "--seed", "2", "--steps", "180", "agent.min_replay=50", "agent.reset.every=120", "agent.reset.until=180",
+    "agent.anneal=50", "agent.hidden=16", "agent.dtype=bfloat16", "log_every=20", "checkpoint_every=40", "eval.episodes=5",
+]  # fmt: skip
 PONG = [
     "der", "atari/Pong", "--seed", "1", "--steps", "260", "agent.min_replay=60", "agent.capacity=200", "agent.target_period=50",
     "agent.hidden=32", "log_every=50", "checkpoint_every=40", "eval.episodes=2", "protocol.episode_steps=120",
@@ -101,7 +105,7 @@ def assert_same_run(a: Path, b: Path) -> None:
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("arguments", [CATCH, OVERLAPPED, PONG], ids=["catch", "overlapped", "pong"])
+@pytest.mark.parametrize("arguments", [CATCH, OVERLAPPED, BBF, PONG], ids=["catch", "overlapped", "bbf", "pong"])
 def test_kill_and_resume(tmp_path: Path, arguments: list[str]) -> None:
     train_whole(arguments, tmp_path / "whole")
     train_killed(arguments, tmp_path / "killed", kills=3, seed=0)

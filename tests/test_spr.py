@@ -465,7 +465,7 @@ def test_a_preset_departs_from_its_base_key_by_key_and_suite_by_suite():
     assert catch.variant == ""
     assert catch.config["width"] == 1  # bbf's own value for the suite
     assert catch.config["min_replay"] == 200  # spr's, two presets below
-    assert catch.config["reset"] == {**bbf.config["reset"], "every": 2_000, "until": 4_000}
+    assert catch.config["reset"] == {**bbf.config["reset"], "every": 2_000, "until": 3_000}
     run = resolve_config("bbf", "atari/Pong")
     assert run.protocol == suite_of("atari/Pong").protocol_named("bbf")
     assert run.agent.reset.fresh == ("projection", "predictor", "head")
