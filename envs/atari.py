@@ -163,7 +163,7 @@ class Emulator:
     def start(self, frame: Array) -> None:
         """Begin a game, no-ops included, and write its first frame, [size, size] uint8."""
         protocol = self._protocol
-        noops = int(self._stream.integers(protocol.noop_max + 1, 1)[0])
+        noops = protocol.noop_min + int(self._stream.integers(protocol.noop_max - protocol.noop_min + 1, 1)[0])
         self._begin()
         shown = 1  # how many of the last screens make the frame
         for _ in range(noops):

@@ -27,7 +27,8 @@ class AtariProtocol:
     stop_skip_at_life_loss: bool = (
         True  # a life lost ends the agent step at once (where it is terminal; game over always does)
     )
-    noop_max: int = 29  # a game begins with U{0, ..., noop_max} no-ops, which no budget counts
+    noop_min: int = 0  # a game begins with U{noop_min, ..., noop_max} no-ops, which no budget counts
+    noop_max: int = 29
     noop_unit: str = "frame"  # of these: "frame" (one emulator frame) or "step" (frame_skip frames)
     episode_steps: int = 27_000  # agent steps after which a game is truncated
 
@@ -37,8 +38,10 @@ class AtariProtocol:
                 raise ValueError(f"protocol.{name} must be >= 1, got {getattr(self, name)}")
         if self.frame_size > 160:
             raise ValueError(f"protocol.frame_size must be <= 160, the width of the screen, got {self.frame_size}")
-        if self.noop_max < 0:
-            raise ValueError(f"protocol.noop_max must be >= 0, got {self.noop_max}")
+        if not 0 <= self.noop_min <= self.noop_max:
+            raise ValueError(
+                f"protocol.noop_min and noop_max must obey 0 <= min <= max, got {self.noop_min} and {self.noop_max}"
+            )
         if not 0.0 <= self.sticky < 1.0:
             raise ValueError(f"protocol.sticky must lie in [0, 1), got {self.sticky}")
         if self.noop_unit not in ("frame", "step"):

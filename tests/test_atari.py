@@ -33,7 +33,7 @@ def play(batch, steps, seed):
         ("Breakout", "breakout", {"life_loss_terminal": False}),
         ("Qbert", "qbert", {"sticky": 0.25, "episode_steps": 137}),
         ("KungFuMaster", "kung_fu_master", {"full_action_set": True, "frame_size": 64}),
-        ("Pong", "pong", {"frame_skip": 1, "noop_max": 3}),
+        ("Pong", "pong", {"frame_skip": 1, "noop_min": 2, "noop_max": 3}),
         ("BankHeist", "bank_heist", {"frame_skip": 2, "sticky": 0.5}),
         ("MsPacman", "ms_pacman", {"frame_skip": 5}),
     ],
@@ -157,9 +157,9 @@ class CountingConsole:
         out[:] = 0
 
 
-@pytest.mark.parametrize(("unit", "frames"), [("frame", 1), ("step", 4)])
-def test_noops_are_uniform(unit, frames):
-    batch = make("atari/Pong", 1, 0, protocol=AtariProtocol(noop_unit=unit))
+@pytest.mark.parametrize(("unit", "frames", "least"), [("frame", 1, 0), ("step", 4, 0), ("frame", 1, 1)])
+def test_noops_are_uniform(unit, frames, least):
+    batch = make("atari/Pong", 1, 0, protocol=AtariProtocol(noop_unit=unit, noop_min=least, noop_max=29 + least))
     batch.reset()
     batch._emulators[0].ale = console = CountingConsole()
     counts, n = np.zeros(30), 6000
@@ -167,7 +167,7 @@ def test_noops_are_uniform(unit, frames):
         batch.reset()
         noops, rest = divmod(console.frames, frames)
         assert rest == 0
-        counts[noops] += 1
+        counts[noops - least] += 1
     p = 1 / 30
     np.testing.assert_array_less(np.abs(counts - n * p), 5 * np.sqrt(n * p * (1 - p)))  # 5 sigma
 

@@ -33,11 +33,14 @@ def test_atari100k_is_the_published_protocol():
     assert suite.name == "atari100k"
     assert (suite.steps, suite.episodes, suite.epsilon, len(suite.tasks)) == (100_000, 100, 0.001, 26)
     assert suite.protocol == AtariProtocol()  # the dataclass's defaults are the suite's, and the file says all of them
-    assert suite.variants == {"bbf": AtariProtocol(noop_unit="step")}
+    assert suite.variants == {
+        "bbf": AtariProtocol(noop_unit="step"),
+        "parity": AtariProtocol(noop_min=1, noop_max=1, stop_skip_at_life_loss=False),
+    }
     p = suite.protocol
     assert (p.frame_skip, p.frame_size, p.stack, p.sticky, p.full_action_set) == (4, 84, 4, 0.0, False)
     assert (p.life_loss_terminal, p.stop_skip_at_life_loss) == (True, True)
-    assert (p.noop_max, p.noop_unit, p.episode_steps) == (29, "frame", 27_000)
+    assert (p.noop_min, p.noop_max, p.noop_unit, p.episode_steps) == (0, 29, "frame", 27_000)
 
 
 def test_normalisation_is_the_published_one():
@@ -88,7 +91,9 @@ def test_a_variant_is_named_and_a_protocol_replaced():
         (lambda: AtariProtocol(sticky=float("nan")), r"protocol.sticky must lie in \[0, 1\)"),
         (lambda: AtariProtocol(frame_skip=0), "protocol.frame_skip must be >= 1"),
         (lambda: AtariProtocol(frame_size=161), "protocol.frame_size must be <= 160"),
-        (lambda: AtariProtocol(noop_max=-1), "protocol.noop_max must be >= 0"),
+        (lambda: AtariProtocol(noop_max=-1), "protocol.noop_min and noop_max must obey 0 <= min <= max, got 0 and -1"),
+        (lambda: AtariProtocol(noop_min=-1), "got -1 and 29"),
+        (lambda: AtariProtocol(noop_min=5, noop_max=4), "got 5 and 4"),
         (lambda: AtariProtocol(noop_unit="frames"), 'must be "frame" or "step", got \'frames\''),
         (lambda: CatchProtocol(1, 5), "catch needs 2 to 1024 rows"),
     ],

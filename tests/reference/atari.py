@@ -21,7 +21,7 @@ class Game:
 
     def begin(self):
         p = self.protocol
-        noops = int(self.stream.integers(p.noop_max + 1, 1)[0])
+        noops = p.noop_min + int(self.stream.integers(p.noop_max - p.noop_min + 1, 1)[0])
         self.restart()
         screens = [self.ale.getScreenGrayscale()]
         for _ in range(noops):
