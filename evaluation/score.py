@@ -12,9 +12,9 @@ for bit, whatever the number of episodes (from `lanes` on) and of threads that s
 changes nothing but rounding, as long as the policy draws row by row (epsilon-greedy does; noise common to a batch does not).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from rlplatform.actor import FrameStack
 from rlplatform.streams import Stream
-from rlplatform.types import Array, EnvBatch, Policy
+from rlplatform.types import Array, EnvBatch, Policy, Spec, Step
 
 LANES = 16  # the default: with 100 episodes about seven games a lane, so that few rows are idle at the end
 
@@ -69,6 +69,27 @@ class MakeEnv(Protocol):
     def __call__(self, *, seed: int, first_env: int) -> EnvBatch: ...
 
 
+class Retiring(EnvBatch, Protocol):
+    """A batch that can leave single environments out."""
+
+    def retire(self, env: int) -> None:
+        """Environment `env` of the batch plays no more: its rows of later Steps are 0."""
+        ...
+
+
+Rows = list[tuple[Step, int]]  # of each lane that was stepped: its Step, and which row of it is the lane's
+
+
+class _Table(Protocol):
+    """Where the games of all lanes are played."""
+
+    @property
+    def spec(self) -> Spec: ...
+    def begin(self, lane: int, number: int) -> Array: ...  # the first frame of the lane's next episode, [*frame]
+    def step(self, lanes: list[int], action: Array) -> Rows: ...  # action: of all lanes, [lanes, ...]
+    def leave(self, lane: int) -> None: ...  # the lane has no more episodes
+
+
 def evaluation_seed(run_seed: int, step: int) -> int:
     """The seed of the evaluation after agent step `step` of the run with `run_seed`: 53 bits (exact in JSON and in float64),
     other environments than the training's, and others at each step."""
@@ -104,69 +125,157 @@ def evaluate(
     """
     if episodes < 1 or lanes < 1 or threads < 1:
         raise ValueError(f"episodes, lanes and threads must be >= 1, got {episodes}, {lanes} and {threads}")
-    lanes = min(lanes, episodes)
+    with ExitStack() as cleanup:
+        step_all = map if threads == 1 else cleanup.enter_context(ThreadPoolExecutor(threads)).map
+        singles = _Singles(make_env, seed, step_all)
+        cleanup.callback(singles.close)
+        return _play(policy, singles, episodes, seed, min(lanes, episodes), scale, on_episode)
+
+
+def evaluate_together(
+    policy: Policy,
+    env: Retiring,
+    episodes: int,
+    seed: int,
+    *,
+    scale: Scale | None = None,
+    on_episode: Callable[[Episode], None] | None = None,
+) -> Scores:
+    """`evaluate` on one batch that steps all its games at once, with as many lanes as it has environments: as a backend with
+    threads of its own likes it.
+
+    Environment k plays the episodes k, k + N, k + 2 N, ... one after another and is retired after its last. Which games count
+    is settled before the first is played, so a short game counts no more than a long one. Where no game depends on those
+    before it in its environment (N = episodes, or a start without chance), the scores are those of `evaluate`.
+
+    Args:
+        env: N environments, new, N <= episodes, made with `seed`; closed at the end.
+
+    Raises:
+        ValueError: more environments than episodes.
+        FloatingPointError: an environment paid NaN or infinity.
+    """
+    with closing(env):
+        if not 1 <= env.n <= episodes:
+            raise ValueError(f"{episodes} episodes need 1 to {episodes} environments, got {env.n}")
+        return _play(policy, _Together(env), episodes, seed, env.n, scale, on_episode)
+
+
+def _play(
+    policy: Policy,
+    table: _Table,
+    episodes: int,
+    seed: int,
+    lanes: int,
+    scale: Scale | None,
+    on_episode: Callable[[Episode], None] | None,
+) -> Scores:
     queue = [iter(range(lane, episodes, lanes)) for lane in range(lanes)]
     draws = _Draws(seed, lanes)
     ended: dict[int, Episode] = {}
-    with ExitStack() as cleanup:
-        step_all = map if threads == 1 else cleanup.enter_context(ThreadPoolExecutor(threads)).map
-        playing: dict[int, _Game] = {}  # by lane
+    playing: dict[int, _Game] = {}  # by lane
 
-        def close() -> None:
-            for game in playing.values():
-                game.env.close()
+    def start(lane: int) -> None:
+        if (number := next(queue[lane], None)) is not None:
+            playing[lane] = _Game(number, table.begin(lane, number))
+            draws.rows[lane] = Stream(seed, "eval", number)
+        else:
+            table.leave(lane)
 
-        cleanup.callback(close)
-
-        def start(lane: int) -> None:
-            if (number := next(queue[lane], None)) is not None:
-                playing[lane] = _Game(number, make_env(seed=seed, first_env=number))
-                draws.rows[lane] = Stream(seed, "eval", number)
-
-        for lane in range(lanes):
+    for lane in range(lanes):
+        start(lane)
+    spec = table.spec
+    stack = FrameStack(lanes, spec)
+    while playing:
+        frame = np.zeros((lanes, *spec.frame_shape), spec.frame_dtype)
+        first = np.ones(lanes, bool)
+        for lane, game in playing.items():
+            frame[lane], first[lane] = game.frame, game.first
+        action, _ = policy.act(stack.push(frame, first), draws)
+        steps = table.step(list(playing), action)
+        over = [lane for lane, (step, row) in zip(list(playing), steps, strict=True) if playing[lane].note(step, row)]
+        for lane in over:
+            game = playing.pop(lane)
+            ended[game.number] = episode = game.result(scale)
             start(lane)
-        spec = playing[0].env.spec
-        stack = FrameStack(lanes, spec)
-        while playing:
-            frame = np.zeros((lanes, *spec.frame_shape), spec.frame_dtype)
-            first = np.ones(lanes, bool)
-            for lane, game in playing.items():
-                frame[lane], first[lane] = game.frame, game.first
-            action, _ = policy.act(stack.push(frame, first), draws)
-            over = list(step_all(_Game.step, playing.values(), (action[lane : lane + 1] for lane in playing)))
-            for lane in [lane for lane, done in zip(playing, over, strict=True) if done]:
-                game = playing.pop(lane)
-                game.env.close()
-                ended[game.number] = episode = game.result(scale)
-                start(lane)
-                if on_episode is not None:
-                    on_episode(episode)
+            if on_episode is not None:
+                on_episode(episode)
     return Scores(seed, lanes, tuple(ended[number] for number in range(episodes)))
+
+
+class _Singles:
+    """A batch of one for each episode."""
+
+    def __init__(self, make_env: MakeEnv, seed: int, step_all: Callable[..., Iterable[Step]]) -> None:
+        self._make_env, self._seed, self._step_all = make_env, seed, step_all
+        self._envs: dict[int, EnvBatch] = {}  # by lane
+
+    @property
+    def spec(self) -> Spec:
+        return self._envs[0].spec
+
+    def begin(self, lane: int, number: int) -> Array:
+        self.leave(lane)
+        env = self._envs[lane] = self._make_env(seed=self._seed, first_env=number)
+        if env.n != 1:
+            raise ValueError(f"evaluation plays one environment a batch, make_env gave {env.n}")
+        frame: Array = env.reset()[0]
+        return frame
+
+    def step(self, lanes: list[int], action: Array) -> Rows:
+        def one(lane: int) -> Step:
+            return self._envs[lane].step(action[lane : lane + 1])
+
+        return [(step, 0) for step in self._step_all(one, lanes)]
+
+    def leave(self, lane: int) -> None:
+        if lane in self._envs:
+            self._envs.pop(lane).close()
+
+    def close(self) -> None:
+        for lane in list(self._envs):
+            self.leave(lane)
+
+
+class _Together:
+    """One batch, an environment a lane."""
+
+    def __init__(self, env: Retiring) -> None:
+        self._env, self.spec = env, env.spec
+        self._frame = env.reset()
+
+    def begin(self, lane: int, number: int) -> Array:
+        frame: Array = self._frame[lane]  # begun in the step that ended the game before
+        return frame
+
+    def step(self, lanes: list[int], action: Array) -> Rows:
+        step = self._env.step(action)
+        self._frame = step.frame
+        return [(step, lane) for lane in lanes]
+
+    def leave(self, lane: int) -> None:
+        self._env.retire(lane)
 
 
 class _Game:
     """An episode under way."""
 
-    def __init__(self, number: int, env: EnvBatch) -> None:
-        if env.n != 1:
-            raise ValueError(f"evaluation plays one environment a batch, make_env gave {env.n}")
-        self.number, self.env = number, env
-        self.frame: Array = env.reset()[0]
+    def __init__(self, number: int, frame: Array) -> None:
+        self.number, self.frame = number, frame
         self.first = True  # `frame` is the oldest that the policy may see
         self.score, self.length = 0.0, 0
         self.truncated = False
 
-    def step(self, action: Array) -> bool:
-        """One agent step, action [1, ...]; True if it was the game's last."""
-        step = self.env.step(action)
-        self.score += float(step.reward[0])
+    def note(self, step: Step, row: int) -> bool:
+        """One agent step, environment `row` of its batch; True if it was the game's last."""
+        self.score += float(step.reward[row])
         self.length += 1
         if not np.isfinite(self.score):
             raise FloatingPointError(f"NaN or infinity in the reward of episode {self.number}, step {self.length}")
-        self.frame = step.frame[0]
-        self.first = bool(step.terminated[0] | step.truncated[0])
-        self.truncated = bool(step.truncated[0])
-        return bool(step.reset[0])
+        self.frame = step.frame[row]
+        self.first = bool(step.terminated[row] | step.truncated[row])
+        self.truncated = bool(step.truncated[row])
+        return bool(step.reset[row])
 
     def result(self, scale: Scale | None) -> Episode:
         normalized = None if scale is None else scale.of(self.score)

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from rlplatform.evaluation.evals import EVAL_COLUMNS, HEADER, format_rows, read_evals
-from rlplatform.evaluation.score import Episode, Scale, Scores, evaluate, evaluation_seed
+from rlplatform.evaluation.score import Episode, Scale, Scores, evaluate, evaluate_together, evaluation_seed
 from rlplatform.streams import Stream
-from toy_envs import Chance, Constant, Toy
+from toy_envs import Chance, Constant, Toy, ToyBatch
 
 
 def expected(seed: int, i: int, action: int = 0) -> tuple[float, int, bool]:
@@ -115,6 +115,38 @@ def test_progress_is_told_in_order_of_ending() -> None:
     scores = evaluate(Constant(), Toy, 7, seed=5, lanes=7, on_episode=told.append)
     assert sorted(told, key=lambda e: e.episode) == list(scores.episodes)
     assert [e.length for e in told] == sorted(e.length for e in told)
+
+
+@pytest.mark.parametrize("episodes", [1, 5, 23])
+def test_games_played_together_are_those_played_apart(episodes: int) -> None:
+    for policy in (Constant(2), Chance()):
+        batch = ToyBatch(seed=5, n=episodes)
+        together = evaluate_together(policy, batch, episodes, seed=5, scale=Scale(-20.0, 5.0))
+        assert together == evaluate(policy, Toy, episodes, seed=5, lanes=episodes, scale=Scale(-20.0, 5.0))
+        assert batch.closed
+        # An environment whose game is over is not stepped again, so the others' are all the work that is done.
+        assert batch.stepped == [Toy.script(5, i)[0] for i in range(episodes)]
+
+
+def test_short_games_count_no_more_than_long_ones() -> None:
+    """3 environments with games of 2, 5 and 20 steps play 10 episodes: 4, 3 and 3, whichever end first."""
+    batch = ToyBatch(seed=5, n=3, lengths=(2, 5, 20))
+    told: list = []
+    scores = evaluate_together(Constant(), batch, 10, seed=5, on_episode=told.append)
+    assert scores.lanes == 3
+    assert [e.episode for e in scores.episodes] == list(range(10))
+    assert [e.length for e in scores.episodes] == [(2, 5, 20)[i % 3] for i in range(10)]
+    assert batch.stepped == [4 * 2, 3 * 5, 3 * 20]
+    assert sorted(told, key=lambda e: e.episode) == list(scores.episodes)
+    assert [e.episode for e in told[:5]] == [0, 3, 1, 6, 9]
+
+
+def test_a_batch_of_the_wrong_size_is_refused_and_closed() -> None:
+    batch = ToyBatch(seed=5, n=4)
+    with pytest.raises(ValueError, match="3 episodes need 1 to 3 environments, got 4"):
+        evaluate_together(Constant(), batch, 3, seed=5)
+    assert batch.closed
+    assert batch.stepped == [0] * 4
 
 
 def test_normalised_scores() -> None:

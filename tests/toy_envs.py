@@ -61,6 +61,41 @@ class Toy:
         self.log.append(("close", self.first_env))
 
 
+class ToyBatch:
+    """The games of Toy as one batch, again and again, which can leave environments out; `lengths` replaces those drawn."""
+
+    def __init__(self, seed: int, n: int, lengths: tuple[int, ...] | None = None) -> None:
+        self.spec, self.n, self.first_env, self.device = SPEC, n, 0, "cpu"
+        self.games = [Toy(seed, i) for i in range(n)]
+        if lengths is not None:
+            for game, length in zip(self.games, lengths, strict=True):
+                game.length = length
+        self.retired, self.stepped, self.closed = set(), [0] * n, False
+
+    def reset(self) -> np.ndarray:
+        return np.concatenate([game.reset() for game in self.games])
+
+    def step(self, action: np.ndarray) -> Step:
+        rows = []
+        for i, game in enumerate(self.games):
+            if i in self.retired:
+                none = np.zeros((1, 3), np.float32)
+                rows.append(Step(none, np.zeros(1, np.float32), *[np.zeros(1, bool)] * 3, none[:0], np.zeros(0, int)))
+            else:
+                rows.append(game.step(action[i : i + 1]))
+                game.games = 0  # it may play another
+                self.stepped[i] += 1
+        *columns, _, _ = (np.concatenate(column) for column in zip(*rows, strict=True))
+        final = np.concatenate([row.final_frame for row in rows])
+        return Step(*columns, final, np.flatnonzero(columns[-1]))
+
+    def retire(self, env: int) -> None:
+        self.retired.add(env)
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class Constant:
     """Always the same action; keeps what it saw."""
 
