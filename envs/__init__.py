@@ -3,8 +3,8 @@
 if __name__ != "rlplatform.envs":
     raise ImportError("import rlplatform.envs, not envs: pyproject.toml mounts the folder there")
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from rlplatform.envs.suites import AtariProtocol, CatchProtocol, Suite, load_suite, unknown
@@ -13,15 +13,19 @@ from rlplatform.types import EnvBatch
 __all__ = ["AtariProtocol", "CatchProtocol", "Suite", "make", "register", "suite_of", "suites", "tasks"]
 
 Factory = Callable[..., EnvBatch]  # (task, n, seed, first_env, protocol, **options)
+EXACT = "exact"  # the backend that every task has: it draws from our streams and can be saved
 
 
 @dataclass(frozen=True)
 class _Entry:
     factory: Factory
     suite: Suite
+    backends: Mapping[str, Factory] = field(default_factory=dict)  # other than the exact one, by name
 
 
-def make(task: str, n: int, seed: int, first_env: int = 0, protocol: Any = None, **options: Any) -> EnvBatch:
+def make(
+    task: str, n: int, seed: int, first_env: int = 0, protocol: Any = None, backend: str = EXACT, **options: Any
+) -> EnvBatch:
     """N environments of one task, environment i drawing from the stream (seed, "env", first_env + i).
 
     Args:
@@ -30,10 +34,12 @@ def make(task: str, n: int, seed: int, first_env: int = 0, protocol: Any = None,
         seed: of the run.
         first_env: number of the first of them among all environments of the run.
         protocol: replaces the suite's; a string names one of the suite's variants.
-        options: go to the factory ("catch": threads, 1 by default).
+        backend: "exact", which saves and restores to the bit, or for Atari "envpool", which does not and is threaded.
+        options: go to the factory ("catch": threads, 1 by default; "envpool": threads, the cores by default).
 
     Raises:
-        ValueError: no such task (with the nearest names), or a protocol of another suite.
+        ValueError: no such task (with the nearest names), a protocol of another suite, a backend that this task does not
+            have, or a protocol that it cannot express.
     """
     if n < 1:
         raise ValueError(f"n must be >= 1, got {n}")
@@ -46,7 +52,10 @@ def make(task: str, n: int, seed: int, first_env: int = 0, protocol: Any = None,
         raise ValueError(
             f"{task} is played by a {type(entry.suite.protocol).__name__}, got a {type(protocol).__name__}"
         )
-    return entry.factory(task, n, seed, first_env, protocol, **options)
+    factories = {EXACT: entry.factory, **entry.backends}
+    if backend not in factories:
+        raise ValueError(unknown(f"backend of {task}", backend, factories))
+    return factories[backend](task, n, seed, first_env, protocol, **options)
 
 
 def register(name: str, factory: Factory, suite: Suite | None = None) -> None:
@@ -105,7 +114,13 @@ def _atari(*args: Any, **options: Any) -> EnvBatch:
     return AtariBatch(*args, **options)
 
 
+def _envpool(*args: Any, **options: Any) -> EnvBatch:
+    from rlplatform.envs.pool import PoolBatch
+
+    return PoolBatch(*args, **options)
+
+
 _ENTRIES: dict[str, _Entry] = {
     "catch": _Entry(_catch, load_suite("catch", CatchProtocol)),
-    "atari": _Entry(_atari, load_suite("atari100k", AtariProtocol, prefix="atari/")),
+    "atari": _Entry(_atari, load_suite("atari100k", AtariProtocol, prefix="atari/"), {"envpool": _envpool}),
 }

@@ -87,7 +87,7 @@ def protocol_line(run: Run) -> str:
         words.append(f"sticky actions {protocol['sticky']:g}" if protocol["sticky"] else "no sticky actions")
     if "noop_max" in protocol:
         unit = {"frame": "frames", "step": "agent steps"}[protocol["noop_unit"]]
-        words.append(f"0-{protocol['noop_max']} no-op {unit}")
+        words.append(f"{protocol.get('noop_min', 0)}-{protocol['noop_max']} no-op {unit}")
     if "episode_steps" in protocol:
         words.append(f"cap {protocol['episode_steps']:,} steps")
     return ", ".join(words)
@@ -191,6 +191,10 @@ def _provenance(run: Run) -> str:
     ]
     if "rom_md5" in facts:
         lines.append(f"- ROM MD5 {facts['rom_md5']}")
+    if not facts.get("exact_resume", True):
+        lines.append(
+            f"- backend {facts['backend']}, which cannot be saved: {run.result['games_cut']} games cut short by resumes"
+        )
     return "\n".join(lines)
 
 

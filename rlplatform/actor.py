@@ -25,15 +25,23 @@ class FrameStack:
 
 
 class Actor:
-    """Turns weights into experience: `collect` is a function of (state, weights, version), and the state can be saved."""
+    """Turns weights into experience: `collect` is a function of (state, weights, version), and the state can be saved.
+
+    Where the environments cannot be saved, loading begins their games anew: the next rollout has `first` where nothing ended
+    before, which a replay takes for a cut.
+    """
 
     def __init__(self, policy: Policy, envs: EnvBatch, stream: Stream) -> None:
         self._policy, self._envs, self._stream = policy, envs, stream
         self._stack = FrameStack(envs.n, envs.spec)
-        self._frame = envs.reset()
-        self._first: Array = np.ones(envs.n, bool)
+        self._begin()
+
+    def _begin(self) -> None:
+        n = self._envs.n
+        self._frame = self._envs.reset()
+        self._first: Array = np.ones(n, bool)
         self._obs = self._stack.push(self._frame, self._first)
-        self._score, self._length = np.zeros(envs.n), np.zeros(envs.n, np.int64)  # of the game under way
+        self._score, self._length = np.zeros(n), np.zeros(n, np.int64)  # of the game under way
 
     def collect(self, weights: Weights, version: int, steps: int) -> Rollout:
         """Act for `steps` agent steps in all environments with these weights."""
@@ -87,8 +95,11 @@ class Actor:
         }
 
     def load_state_dict(self, state: State) -> None:
-        self._envs.load_state_dict(state["envs"])
         self._stream.load_state_dict(state["stream"])
+        if state["envs"] is None:
+            self._begin()
+            return
+        self._envs.load_state_dict(state["envs"])
         self._stack.obs[:] = state["stack"]
         self._obs = self._stack.obs
         self._frame, self._first = np.array(state["frame"]), np.array(state["first"])

@@ -1,5 +1,6 @@
 """The command line: verbs over rlplatform.experiment. The only part of the library that prints."""
 
+import dataclasses
 import importlib
 import json
 import pkgutil
@@ -96,6 +97,12 @@ def resume(run_dir: Annotated[Path, typer.Argument(help="A run's folder.")]) -> 
 def evaluate(
     run_dir: Annotated[Path, typer.Argument(help="A run's folder.")],
     episodes: Annotated[int | None, typer.Option(help="Episodes [default: the run's eval.episodes].")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="exact, or envpool for Atari on threads [default: the run's own].")
+    ] = None,
+    lanes: Annotated[
+        int | None, typer.Option(help="Games under way at a time [default: the run's eval.lanes].")
+    ] = None,
     video: Annotated[
         Path | None, typer.Option(help="Also film episode 0 of this evaluation into this file (.gif or .mp4).")
     ] = None,
@@ -105,6 +112,11 @@ def evaluate(
     with _errors_as_messages():
         _config_of(run_dir)
         config, policy, step = load_policy(run_dir)
+        config = dataclasses.replace(
+            config,
+            backend=backend or config.backend,
+            eval=dataclasses.replace(config.eval, lanes=config.eval.lanes if lanes is None else lanes),
+        )
         with ExitStack() as films:
             make = maker(config) if video is None else films.enter_context(filming(maker(config), video))
             scores = score_policy(config, policy, step, episodes or config.eval.episodes, make=make)

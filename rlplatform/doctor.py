@@ -47,7 +47,7 @@ def diagnose(folder: Path | None = None) -> list[Row]:
         _distribution("ray", "ray", "actors on many processes and machines, sweeps", extra="cluster"),
         _distribution("dm-control", "dm_control", "DeepMind Control tasks", extra="dmc"),
         _distribution("mujoco", "mujoco", "physics of the DeepMind Control tasks", extra="dmc"),
-        _distribution("envpool", "envpool", "the throughput backend", extra="throughput"),
+        _distribution("envpool", "envpool", "Atari on threads (backend=envpool)", extra="throughput"),
         _distribution("wandb", "wandb", "a second place for metrics", extra="wandb"),
         _distribution("imageio-ffmpeg", "imageio_ffmpeg", "films as .mp4 (.gif needs nothing)", extra="video"),
     ]

@@ -17,9 +17,9 @@ import torch
 
 from rlplatform import config as configs
 from rlplatform.actor import Actor
-from rlplatform.envs import suite_of
+from rlplatform.envs import EXACT, suite_of
 from rlplatform.evaluation.evals import HEADER, format_rows
-from rlplatform.evaluation.score import MakeEnv, Scale, Scores, evaluate, evaluation_seed
+from rlplatform.evaluation.score import MakeEnv, Scale, Scores, evaluate, evaluate_together, evaluation_seed
 from rlplatform.learner import Learner
 from rlplatform.loop import UnderWay, drain
 from rlplatform.loop import train as rounds_of
@@ -66,13 +66,15 @@ def run(
         FloatingPointError: NaN or infinity in a reward, a frame or a loss.
     """
     torch.set_num_threads(config.threads)
-    make_env(config, 1, config.seed, 0).close()  # a task that cannot be made is refused before anything is written
+    exact = _can_be_saved(config)
     files = {
         "config.yaml": configs.to_yaml(config),
         "protocol.json": json.dumps(
             dataclasses.asdict(config.protocol) | {"evaluation": dataclasses.asdict(config.eval)}, indent=2
         ),
-        "provenance.json": json.dumps(provenance(config.task), indent=2),
+        "provenance.json": json.dumps(
+            provenance(config.task) | {"backend": config.backend, "exact_resume": exact}, indent=2
+        ),
     }
     directory = RunDir(folder, files, {"evals.csv": HEADER, "episodes.csv": EPISODES_HEADER})
     try:
@@ -125,6 +127,17 @@ def estimate(config: RunConfig) -> dict[str, str]:
     }
 
 
+def _can_be_saved(config: RunConfig) -> bool:
+    """Whether the run's environments go on bit for bit after a resume. Makes one: a task, protocol or backend that cannot be
+    had is refused here, before anything is written."""
+    env = make_env(config, 1, config.seed, 0)
+    try:
+        env.reset()
+        return env.state_dict() is not None
+    finally:
+        env.close()
+
+
 def _tensors(weights: Any) -> list[torch.Tensor]:
     if isinstance(weights, Mapping):
         return [tensor for value in weights.values() for tensor in _tensors(value)]
@@ -170,16 +183,16 @@ def score_policy(
     on_episode: Callable[[Any], None] | None = None,
     make: MakeEnv | None = None,
 ) -> Scores:
-    """Evaluate a policy that was loaded, as the run's own evaluation after `step` does."""
-    scale = suite_of(config.task).scale(config.task)
+    """Evaluate a policy that was loaded, as the run's own evaluation after `step` does: on the exact backend (or with `make`)
+    an environment an episode, on another one batch of `eval.lanes` environments."""
+    found = suite_of(config.task).scale(config.task)
+    scale = None if found is None else Scale(*found)
+    seed = evaluation_seed(config.seed, step)
+    if config.backend != EXACT and make is None:
+        env: Any = make_env(config, min(config.eval.lanes, episodes), seed, 0)
+        return evaluate_together(policy, env, episodes, seed, scale=scale, on_episode=on_episode)
     return evaluate(
-        policy,
-        make or maker(config),
-        episodes,
-        evaluation_seed(config.seed, step),
-        lanes=config.eval.lanes,
-        scale=None if scale is None else Scale(*scale),
-        on_episode=on_episode,
+        policy, make or maker(config), episodes, seed, lanes=config.eval.lanes, scale=scale, on_episode=on_episode
     )
 
 
@@ -218,6 +231,7 @@ class _Run:
         self.lengths: list[int] = []
         self.line: dict[str, float] = {}  # the last one logged
         self.evaluated = 0  # agent step of the last evaluation
+        self.games_cut = 0  # by resumes, where the environments could not be saved
         self.elapsed_s = 0.0  # before this process took over
         self.losses: Metrics = {}  # of the last update
         if self.agent.replay is not None:
@@ -270,6 +284,7 @@ class _Run:
             "lengths": self.lengths,
             "losses": {name: float(value) for name, value in self.losses.items()},
             "evaluated": self.evaluated,
+            "games_cut": self.games_cut,
             "elapsed_s": self._elapsed(),
             "seconds": dict(self.clock.seconds),
         }
@@ -282,6 +297,8 @@ class _Run:
         )
         self.scores, self.lengths = list(state["scores"]), list(state["lengths"])
         self.losses, self.evaluated = state["losses"], state["evaluated"]
+        unsaved = sum(actor["envs"] is None for actor in state["workers"]["actors"])
+        self.games_cut = state["games_cut"] + unsaved * self.config.envs
         self.elapsed_s = state["elapsed_s"]
         self.clock.seconds.update(state["seconds"])
 
@@ -348,7 +365,7 @@ class _Run:
         self.directory.append("evals.csv", format_rows(scores, step))
         result = summary(scores, step)
         result |= {"task": self.config.task, "preset": self.config.preset, "seed": self.config.seed}
-        result |= {"updates": self.learner.updates, "elapsed_s": self._elapsed()}
+        result |= {"updates": self.learner.updates, "games_cut": self.games_cut, "elapsed_s": self._elapsed()}
         result["seconds"] = {name: round(seconds, 3) for name, seconds in self.clock.seconds.items()}
         self.directory.finish(result)
 

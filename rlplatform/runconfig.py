@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from rlplatform import config as configs
 from rlplatform.agents import load_preset, resolve
-from rlplatform.envs import make, suite_of
+from rlplatform.envs import EXACT, make, suite_of
 from rlplatform.evaluation.score import LANES, MakeEnv
 from rlplatform.types import Agent, EnvBatch
 
@@ -34,6 +34,7 @@ class RunConfig:
     agent: Any  # the agent's own Config
     protocol: Any  # the suite's protocol for its environments
     agent_class: str
+    backend: str = EXACT  # what plays the environments; "envpool" (Atari) is threaded, and not resumed exactly
     seed: int = 0
     steps: int = 100_000  # agent steps of all environments; a run ends at the first round that reaches it
     actors: int = 1
@@ -110,13 +111,13 @@ def default_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
 
 
 def make_env(config: RunConfig, n: int, seed: int, first_env: int) -> EnvBatch:
-    """Environments of the run's task, by its protocol."""
-    return make(config.task, n, seed, first_env, protocol=config.protocol)
+    """Environments of the run's task, by its protocol, on its backend."""
+    return make(config.task, n, seed, first_env, protocol=config.protocol, backend=config.backend)
 
 
 def make_agent(config: RunConfig) -> Agent:
     """The agent of a run, newly initialised from its seed."""
-    env = make_env(config, 1, config.seed, 0)
+    env = make(config.task, 1, config.seed, 0, config.protocol)  # for its spec: the same on every backend
     try:
         agent: Agent = resolve(config.agent_class)(config.agent, env.spec, config.actors * config.envs, config.seed)
     finally:

@@ -134,6 +134,41 @@ def test_a_saved_actor_goes_on_as_if_it_had_not_been() -> None:
             np.testing.assert_array_equal(left, right, name)
 
 
+class Forgetful(Scripted):
+    """Cannot be saved; each reset begins another list of steps."""
+
+    def reset(self) -> np.ndarray:
+        self.t = 0
+        return super().reset()
+
+    def state_dict(self) -> None:
+        return None
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        raise AssertionError("there is no state to load")
+
+
+@pytest.mark.parametrize("used", [0, 9])
+def test_where_environments_cannot_be_saved_their_games_begin_anew(used: int) -> None:
+    """All but the actor's own stream is that of a new actor: frames, `first`, stacks, scores."""
+    one = Actor(Random(), Forgetful(7), Stream(7, "actor"))
+    one.collect({"bias": 0}, 0, 13)
+    assert one.state_dict()["envs"] is None
+    two, new = (Actor(Random(), Forgetful(3), Stream(8, "another")) for _ in range(2))
+    if used:
+        two.collect({"bias": 0}, 0, used)
+    two.load_state_dict(one.state_dict())
+    np.testing.assert_array_equal(two.state_dict()["stream"]["key"], Stream(7, "actor").key)
+    assert two.state_dict()["stream"]["counter"] == one.state_dict()["stream"]["counter"] > 0
+    rollout, expected = two.collect({"bias": 0}, 1, 30), new.collect({"bias": 0}, 1, 30)
+    assert rollout.first[0].all()
+    for name in ("frame", "first", "reward", "final_frame"):
+        np.testing.assert_array_equal(getattr(rollout, name), getattr(expected, name), name)
+    np.testing.assert_array_equal(rollout.extra["saw"], expected.extra["saw"])
+    for x, y in zip(rollout.episodes, expected.episodes, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
 @pytest.mark.parametrize(("what", "step"), [("reward", 5), ("frame", 6)])
 def test_nan_from_an_environment_stops_the_run_and_names_it(what: str, step: int) -> None:
     actor = Actor(Random(), Scripted(0, poison=(what, step)), Stream(0, "actor"))

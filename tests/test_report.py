@@ -130,6 +130,18 @@ def test_protocol_in_words(run) -> None:
     sticky = run.protocol | {"sticky": 0.25, "noop_unit": "step"}
     (run.folder / "protocol.json").write_text(json.dumps(sticky))
     assert "sticky actions 0.25, 0-29 no-op agent steps" in protocol_line(Run(run.folder))
+    (run.folder / "protocol.json").write_text(json.dumps(run.protocol | {"noop_min": 1, "noop_max": 30}))
+    assert "1-30 no-op frames" in protocol_line(Run(run.folder))
+
+
+def test_a_run_that_could_not_be_saved_exactly_says_so(run) -> None:
+    assert "games cut short" not in summarise(run.folder)
+    for exact in (True, False):
+        facts = run.provenance | {"backend": "envpool", "exact_resume": exact}
+        (run.folder / "provenance.json").write_text(json.dumps(facts))
+        (run.folder / "result.json").write_text(json.dumps(run.result | {"games_cut": 3}))
+        told = "- backend envpool, which cannot be saved: 3 games cut short by resumes" in summarise(run.folder)
+        assert told == (not exact)
 
 
 def test_summary_of_a_run(run) -> None:
