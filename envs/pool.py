@@ -56,7 +56,7 @@ class PoolBatch:
         refuse(self.protocol)
         game = task.removeprefix("atari/")
         self.n, self.first_env = n, first_env
-        self._pool: Any = _open(game, n, seed, first_env, self.protocol, threads or min(n, _cores()))
+        self._pool: Any = open_pool(game, n, seed, first_env, self.protocol, threads or min(n, _cores()))
         size = self.protocol.frame_size
         self.spec = Spec(
             frame_shape=(size, size), frame_dtype="uint8", stack=self.protocol.stack,
@@ -160,7 +160,9 @@ def refuse(protocol: AtariProtocol) -> None:
         )
 
 
-def _open(game: str, n: int, seed: int, first_env: int, protocol: AtariProtocol, threads: int) -> Any:
+def open_pool(game: str, n: int, seed: int, first_env: int, protocol: AtariProtocol, threads: int) -> Any:
+    """EnvPool's own vector environment, by a protocol that `refuse` takes: environment i of it is seeded by the stream (seed,
+    "env", first_env + i). Raises ValueError where EnvPool is not installed or plays this game otherwise than ale-py."""
     rom = rom_path(game)
     if importlib.util.find_spec("envpool") is None:
         raise ValueError("the backend envpool needs the package envpool: pip install 'rlplatform[throughput]'")
