@@ -119,10 +119,11 @@ def test_progress_is_told_in_order_of_ending() -> None:
 
 @pytest.mark.parametrize("episodes", [1, 5, 23])
 def test_games_played_together_are_those_played_apart(episodes: int) -> None:
-    for policy in (Constant(2), Chance()):
-        batch = ToyBatch(seed=5, n=episodes)
-        together = evaluate_together(policy, batch, episodes, seed=5, scale=Scale(-20.0, 5.0))
-        assert together == evaluate(policy, Toy, episodes, seed=5, lanes=episodes, scale=Scale(-20.0, 5.0))
+    for make_policy in (lambda: Constant(2), Chance):
+        batch, a, b = ToyBatch(seed=5, n=episodes), make_policy(), make_policy()
+        together = evaluate_together(a, batch, episodes, seed=5, scale=Scale(-20.0, 5.0))
+        assert together == evaluate(b, Toy, episodes, seed=5, lanes=episodes, scale=Scale(-20.0, 5.0))
+        np.testing.assert_array_equal(a.seen, b.seen)
         assert batch.closed
         # An environment whose game is over is not stepped again, so the others' are all the work that is done.
         assert batch.stepped == [Toy.script(5, i)[0] for i in range(episodes)]
@@ -130,9 +131,14 @@ def test_games_played_together_are_those_played_apart(episodes: int) -> None:
 
 def test_short_games_count_no_more_than_long_ones() -> None:
     """3 environments with games of 2, 5 and 20 steps play 10 episodes: 4, 3 and 3, whichever end first."""
-    batch = ToyBatch(seed=5, n=3, lengths=(2, 5, 20))
+    batch, policy = ToyBatch(seed=5, n=3, lengths=(2, 5, 20)), Constant()
     told: list = []
-    scores = evaluate_together(Constant(), batch, 10, seed=5, on_episode=told.append)
+    scores = evaluate_together(policy, batch, 10, seed=5, on_episode=told.append)
+    for lane, (length, games) in enumerate([(2, 4), (5, 3), (20, 3)]):
+        for game in range(games):  # its first observation: the frame that the step before brought, with nothing older
+            np.testing.assert_array_equal(
+                policy.seen[game * length][lane], [[0] * 3, [0] * 3, [lane + 1, 0, 100 * game]]
+            )
     assert scores.lanes == 3
     assert [e.episode for e in scores.episodes] == list(range(10))
     assert [e.length for e in scores.episodes] == [(2, 5, 20)[i % 3] for i in range(10)]

@@ -62,7 +62,8 @@ class Toy:
 
 
 class ToyBatch:
-    """The games of Toy as one batch, again and again, which can leave environments out; `lengths` replaces those drawn."""
+    """The games of Toy as one batch, again and again, which can leave environments out; `lengths` replaces those drawn. The
+    frame of a later game: 100 more for each before it, in its last column."""
 
     def __init__(self, seed: int, n: int, lengths: tuple[int, ...] | None = None) -> None:
         self.spec, self.n, self.first_env, self.device = SPEC, n, 0, "cpu"
@@ -71,6 +72,7 @@ class ToyBatch:
             for game, length in zip(self.games, lengths, strict=True):
                 game.length = length
         self.retired, self.stepped, self.closed = set(), [0] * n, False
+        self.played = np.zeros(n, np.int64)
 
     def reset(self) -> np.ndarray:
         return np.concatenate([game.reset() for game in self.games])
@@ -87,7 +89,12 @@ class ToyBatch:
                 self.stepped[i] += 1
         *columns, _, _ = (np.concatenate(column) for column in zip(*rows, strict=True))
         final = np.concatenate([row.final_frame for row in rows])
+        self.played += columns[-1]
+        columns[0][:, 2] += np.where(self.playing(), 100 * self.played, 0)
         return Step(*columns, final, np.flatnonzero(columns[-1]))
+
+    def playing(self) -> np.ndarray:
+        return ~np.isin(np.arange(self.n), list(self.retired))
 
     def retire(self, env: int) -> None:
         self.retired.add(env)
