@@ -163,9 +163,9 @@ def test_lives_are_nothing_where_they_do_not_terminate(monkeypatch):
 
 
 def test_rows_belong_to_their_environments(monkeypatch):
-    """Three environments: 0 and 2 end at steps 2 and 1, 1 is retired after step 1."""
+    """Three environments: games of 0 end at step 2, of 2 at steps 1 and 3; 1 is retired after step 1."""
     on, over = (1, 3, 0), (5, 0, 1)
-    script, batch = scripted(monkeypatch, [on, over, on], [on, on, on], [over, on, on])
+    script, batch = scripted(monkeypatch, [on, over, on], [on, on, on], [over, on, over])
     one = batch.step(np.array([0, 1, 2]))
     batch.retire(1)
     two, three = batch.step(np.array([3, 3, 1])), batch.step(np.array([2, 0, 0]))
@@ -178,8 +178,9 @@ def test_rows_belong_to_their_environments(monkeypatch):
     assert two.reset.tolist() == [True, False, False]
     assert two.frame[:, 0].tolist() == [[0, 2, 0], [0, 0, 0], [2, 2, 1]]
     assert three.final_env.dtype == np.int64
-    assert three.final_frame.shape == (0, 3, 3)
-    assert three.frame[:, 0].tolist() == [[0, 2, 1], [0, 0, 0], [2, 2, 2]]
+    assert three.final_env.tolist() == [2]
+    assert three.final_frame[:, 0].tolist() == [[2, 2, 2]]
+    assert three.frame[:, 0].tolist() == [[0, 2, 1], [0, 0, 0], [2, 3, 0]]
 
 
 @needs_envpool
@@ -222,8 +223,8 @@ def test_every_game_is_the_same_under_parity(game):
 
 @needs_envpool
 def test_noops_are_uniform():
-    """EnvPool's own generator: which of the 10 possible first frames a game begins with, over 600 games."""
-    top, envs, games = 10, 20, 30
+    """EnvPool's own generator: which of the 4 possible first frames a game begins with, over 200 games."""
+    top, envs, games = 4, 10, 20
     known = {}
     for k in range(1, top + 1):
         start = make("atari/Boxing", 1, 0, protocol=dataclasses.replace(PARITY, noop_min=k, noop_max=k)).reset()
