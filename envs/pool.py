@@ -166,7 +166,7 @@ def open_pool(game: str, n: int, seed: int, first_env: int, protocol: AtariProto
     rom = rom_path(game)
     if importlib.util.find_spec("envpool") is None:
         raise ValueError("the backend envpool needs the package envpool: pip install 'rlplatform[throughput]'")
-    import envpool  # takes a second
+    import envpool  # type: ignore[import-untyped,import-not-found,unused-ignore]  # takes a second
 
     name = f"{game}-v5"
     if name not in envpool.list_all_envs():
