@@ -207,7 +207,7 @@ def _training(panel: Axes, run: Run, metric: str) -> None:
 def _evaluations(panel: Axes, run: Run) -> None:
     for step in np.unique(run.evals.step):
         episodes = {"episodes": run.evals.at(int(step)).score}
-        score = stats.interval(episodes, stats.mean, reps=REPS, few_runs=True)
+        score = stats.interval(episodes, stats.mean, reps=REPS, few_seeds=True)
         panel.plot([step, step], [score.low, score.high], color=OURS, linewidth=2.2, zorder=4, clip_on=False)
         panel.scatter(
             [step],

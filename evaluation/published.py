@@ -127,7 +127,7 @@ class Standing:
 def standing(episodes: Runs, runs: Runs, seed: int = 0) -> Standing:
     """Where the mean of our episodes, [E], stands within published runs, each of which is such a mean too. It is one draw
     from the distribution over training seeds: a percentile anywhere in (2.5, 97.5) is what a faithful agent gives."""
-    score = stats.interval({"episodes": episodes}, stats.mean, reps=REPS, seed=seed, few_runs=True)
+    score = stats.interval({"episodes": episodes}, stats.mean, reps=REPS, seed=seed, few_seeds=True)
     return Standing(
         score, percentile(score.point, runs), percentile(score.low, runs), percentile(score.high, runs), runs
     )

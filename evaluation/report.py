@@ -210,7 +210,7 @@ def _counterpart(run: Run) -> tuple[str, str] | None:
 
 
 def _mean(run: Run) -> stats.Interval:
-    return stats.interval({"games": run.final.score}, stats.mean, reps=REPS, few_runs=True)
+    return stats.interval({"games": run.final.score}, stats.mean, reps=REPS, few_seeds=True)
 
 
 def _iqm(scores: Any) -> float:

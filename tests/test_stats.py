@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from reference import aggregates
 from rlplatform.evaluation import stats
+from rlplatform.evaluation.stats import bootstrap
 
 PAIRS = [
     (stats.mean, aggregates.mean),
@@ -74,7 +75,7 @@ def test_intervals_are_seeded_and_do_not_depend_on_the_chunk(monkeypatch) -> Non
     one = stats.interval(scores, stats.iqm, reps=999, seed=1)
     assert stats.interval(scores, stats.iqm, reps=999, seed=1) == one
     assert stats.interval(scores, stats.iqm, reps=999, seed=2) != one
-    monkeypatch.setattr(stats, "CHUNK", 100)
+    monkeypatch.setattr(bootstrap, "CHUNK", 100)
     small = stats.interval(scores, stats.iqm, reps=999, seed=1)
     np.testing.assert_allclose([small.point, small.low, small.high], [one.point, one.low, one.high], rtol=1e-14)
 
@@ -101,7 +102,7 @@ def test_an_interval_from_two_runs_is_refused_unless_asked_for() -> None:
     scores = {"a": [1.0, 2.0, 3.0], "b": [1.0, 2.0]}
     with pytest.raises(ValueError, match=r"there are fewer of: b$"):
         stats.interval(scores, stats.mean)
-    assert stats.interval(scores, stats.mean, few_runs=True, reps=10).point == 1.75
+    assert stats.interval(scores, stats.mean, few_seeds=True, reps=10).point == 1.75
 
 
 @pytest.mark.parametrize("wrong", [{"confidence": 1.0}, {"confidence": float("nan")}, {"reps": 0}])
