@@ -32,6 +32,20 @@ def vtrace(
     lambda_: float,
 ) -> NDArray[np.float32]: ...
 def shift_images(image: Array, shift: NDArray[np.int64], intensity: NDArray[np.float32], out: Array) -> None: ...
+def resample(
+    key: int, counter: int, starts: NDArray[np.int64], draws: NDArray[np.int64], reps: int
+) -> NDArray[np.float64]: ...
+def stratum_sums(
+    counts: NDArray[np.float64], starts: NDArray[np.int64], value: NDArray[np.float64]
+) -> NDArray[np.float64]: ...
+def trimmed_means(
+    counts: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    order: NDArray[np.int64],
+    value: NDArray[np.float64],
+    low: float,
+    high: float,
+) -> NDArray[np.float64]: ...
 
 class AreaResize:
     def __init__(self, source: tuple[int, int], out: tuple[int, int]) -> None: ...

@@ -17,3 +17,4 @@ void bind_replay(py::module_& m);
 void bind_envs(py::module_& m);
 void bind_pixels(py::module_& m);
 void bind_augment(py::module_& m);
+void bind_bootstrap(py::module_& m);

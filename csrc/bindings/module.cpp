@@ -11,4 +11,5 @@ PYBIND11_MODULE(_core, m) {
   bind_envs(m);
   bind_pixels(m);
   bind_augment(m);
+  bind_bootstrap(m);
 }

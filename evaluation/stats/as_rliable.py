@@ -10,91 +10,29 @@ the same).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlplatform.evaluation.stats.bootstrap import Plan, Resamples, check_runs, chunk_rows, itself, limits, resample
+from rlplatform.evaluation.stats.bootstrap import (
+    Plan,
+    Resamples,
+    check_runs,
+    chunk_rows,
+    itself,
+    limits,
+    over_resamples,
+    resample,
+)
 from rlplatform.evaluation.stats.comparisons import task_improvement
 from rlplatform.evaluation.stats.measures import Measure, iqm, mean, median, optimality_gap_to
 from rlplatform.evaluation.stats.profiles import runs_above, tasks_above
 from rlplatform.evaluation.stats.samples import Floats, Missing, Sample, Scores, from_table, lay_out, lay_out_pair
+from rlplatform.evaluation.stats.trace import Node, Traced, trace
 from rlplatform.streams import Stream
 
 METHODS = {"percentile": "percentile", "basic": "basic", "norm": "norm", "normal": "norm", "bc": "bc", "debiased": "bc", "bias-corrected": "bc"}  # fmt: skip
-
-
-class Node:
-    """A measure of scores that are not known yet. It can be put into lists and arrays, added and multiplied, and nothing else: what
-    holds for one resample then holds for each of many."""
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __init__(self, of: Callable[[Sequence[Resamples]], Floats]) -> None:
-        self.of = of  # resamples of each argument -> [R]
-
-    def _refuse(self, *_: object) -> NoReturn:
-        raise TypeError("a node stands for a number that is not known yet")
-
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __float__ = _refuse
-
-    def _with(self, other: Any, does: Callable[[Any, Any], Floats]) -> "Node":
-        if isinstance(other, Node):
-            return Node(lambda args: does(self.of(args), other.of(args)))
-        number = float(other)
-        return Node(lambda args: does(self.of(args), number))
-
-    def __add__(self, other: Any) -> "Node":
-        return self._with(other, lambda a, b: a + b)
-
-    def __sub__(self, other: Any) -> "Node":
-        return self._with(other, lambda a, b: a - b)
-
-    def __rsub__(self, other: Any) -> "Node":
-        return self._with(other, lambda a, b: b - a)
-
-    def __mul__(self, other: Any) -> "Node":
-        return self._with(other, lambda a, b: a * b)
-
-    def __truediv__(self, other: Any) -> "Node":
-        return self._with(other, lambda a, b: a / b)
-
-    __radd__, __rmul__ = __add__, __mul__
-
-
-@dataclass(frozen=True)
-class Traced:
-    """Stands for argument `index` of a function of scores, to see whether it does more than arrange and add measures."""
-
-    index: int
-    sample: Sample
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        points, runs = len(self.sample.values), set(self.sample.runs.tolist())
-        if len(runs) != 1:
-            raise TypeError("ragged scores have no shape")
-        return (runs.pop(), len(self.sample.runs)) + ((points,) if points > 1 else ())
-
-    def __getitem__(self, key: Any) -> "Traced":
-        """One point of a curve: scores[..., point] or scores[:, :, point]."""
-        whole = key[:-1] if isinstance(key, tuple) else ()
-        if whole not in ((Ellipsis,), (slice(None), slice(None))) or self.ndim != 3:
-            raise TypeError("only a point of a curve is looked at")
-        point = int(key[-1])
-        return replace(self, sample=Sample(self.sample.tasks, self.sample.values[[point]], self.sample.runs))
-
-    def __array__(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError("these scores are not known yet")
-
-    def pick(self, arguments: Sequence[Resamples]) -> Resamples:
-        return replace(arguments[self.index], sample=self.sample)
 
 
 def aggregate_mean(scores: Any) -> Any:
@@ -120,8 +58,8 @@ def aggregate_optimality_gap(scores: Any, gamma: float = 1) -> Any:
 def probability_of_improvement(scores_x: Any, scores_y: Any) -> Any:
     """P(X > Y), ties counted half, averaged over tasks."""
     if isinstance(scores_x, Traced) and isinstance(scores_y, Traced):
-        _one_point(scores_x)
-        _one_point(scores_y)
+        scores_x.check_one_point()
+        scores_y.check_one_point()
         return Node(lambda args: task_improvement(scores_x.pick(args), scores_y.pick(args)).mean(axis=0))
     if isinstance(scores_x, Mapping) or isinstance(scores_y, Mapping):
         a, b = lay_out_pair(_scores(scores_x), _scores(scores_y))
@@ -194,7 +132,7 @@ def get_interval_estimates(
         check_runs(plan, *samples)
         points[name] = func(*(_as_given(sample) for sample in samples))
         point = np.ravel(np.asarray(points[name], np.float64))
-        nodes = None if task_bootstrap else _trace(func, samples, point)
+        nodes = None if task_bootstrap else trace(func, samples, point)
         drawn = _by_call(func, samples, plan, task_bootstrap) if nodes is None else _by_nodes(nodes, samples, plan)
         ends[name] = np.stack(limits(point, drawn, plan))
     return points, ends
@@ -225,7 +163,7 @@ def create_performance_profile(
 
 def _aggregate(measure: Measure, scores: Any) -> Any:
     if isinstance(scores, Traced):
-        _one_point(scores)
+        scores.check_one_point()
         return Node(lambda args: measure.of(scores.pick(args))[0])
     return float(measure.of(itself(_sample(scores)))[0, 0])
 
@@ -233,14 +171,9 @@ def _aggregate(measure: Measure, scores: Any) -> Any:
 def _share(above: Callable[[Resamples, Floats], Floats], scores: Any, tau: float) -> Any:
     level = np.array([tau], np.float64)
     if isinstance(scores, Traced):
-        _one_point(scores)
+        scores.check_one_point()
         return Node(lambda args: above(scores.pick(args), level)[0])
     return float(above(itself(_sample(scores)), level)[0, 0])
-
-
-def _one_point(scores: Traced) -> None:
-    if len(scores.sample.values) != 1:
-        raise TypeError("one score a run")
 
 
 def _scores(scores: Any) -> Scores:
@@ -268,23 +201,14 @@ def _as_given(sample: Sample, values: Floats | None = None) -> Any:
     return dict(zip(sample.tasks, pieces, strict=True))
 
 
-def _trace(func: Callable[..., Any], samples: Sequence[Sample], point: Floats) -> list[Node] | None:
-    """The nodes that func makes, in order; None where it does anything that nodes cannot, or where they do not give its point."""
-    try:
-        made = np.array(func(*(Traced(i, sample) for i, sample in enumerate(samples))), dtype=object)
-        given = np.concatenate([node.of([itself(sample) for sample in samples]) for node in made.ravel()])
-    except Exception:  # noqa: BLE001  # whatever it is, func is then called on real scores, where its own errors show
-        return None
-    return (
-        list(made.ravel()) if given.shape == point.shape and np.allclose(given, point, rtol=1e-9, atol=1e-12) else None
-    )
-
-
 def _by_nodes(nodes: Sequence[Node], samples: Sequence[Sample], plan: Plan) -> Floats:
     """[nodes, reps]."""
-    rows = chunk_rows(*samples)
-    chunks = zip(*(resample(sample, plan, i, rows=rows) for i, sample in enumerate(samples)), strict=True)
-    return np.concatenate([np.stack([node.of(args) for node in nodes]) for args in chunks], axis=1)
+
+    def of(first: int, reps: int) -> Floats:
+        arguments = [resample(sample, plan, first, reps, index) for index, sample in enumerate(samples)]
+        return np.stack([node.of(arguments) for node in nodes])
+
+    return over_resamples(plan, chunk_rows(*samples), of)
 
 
 def _by_call(func: Callable[..., Any], samples: Sequence[Sample], plan: Plan, task_bootstrap: bool) -> Floats:

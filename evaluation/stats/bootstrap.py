@@ -5,13 +5,15 @@ seed is a function of (seed, r) and the numbers of runs alone, whatever the meas
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal, TypedDict
 
 import numpy as np
 
+from rlplatform import _core
 from rlplatform.evaluation.stats.samples import Floats, Integers, Missing, Sample
 from rlplatform.streams import Stream
 
@@ -93,7 +95,6 @@ class Resamples:
     sample: Sample
     counts: Floats  # [N, R]: how many times each run was drawn
     draws: Integers  # [T]: how many runs of each task a resample has
-    threads: int = 1
 
     @property
     def weight(self) -> Floats:
@@ -102,8 +103,13 @@ class Resamples:
 
     def task_sums(self, values: Floats) -> Floats:
         """Sums over the draws of each task: [P, N] values give [P, T, R]."""
-        starts = self.sample.starts[:-1]
-        return np.stack([np.add.reduceat(self.counts * row[:, None], starts, axis=0) for row in values])
+        return _core.stratum_sums(self.counts, self.sample.starts, values)
+
+    def middle(self, weight: Floats, low: float, high: float) -> Floats:
+        """The mean of what lies between `low` and `high` of the weight, when the draws are laid end to end by value: [P, R]. A run
+        that straddles an end counts in part."""
+        order, values = self.sample.order, self.sample.sorted
+        return _core.trimmed_means(self.counts, weight, order, values, low, high)
 
     def task_means(self) -> Floats:
         """[P, T, R]."""
@@ -122,25 +128,29 @@ def chunk_rows(*samples: Sample) -> int:
 
 
 def resample(
-    sample: Sample, plan: Plan, index: int = 0, draws: Integers | None = None, rows: int = 0
-) -> Iterator[Resamples]:
-    """`plan.reps` resamples, a chunk at a time.
+    sample: Sample, plan: Plan, first: int, reps: int, index: int = 0, draws: Integers | None = None
+) -> Resamples:
+    """The resamples first, ..., first + reps - 1, with `first` even.
 
     Args:
         index: of the stream: unlike indices are independent, and like ones draw the same runs of samples of the same form.
         draws: runs to draw of each task, [T]; as many as it has by default.
-        rows: resamples a chunk, an even number, as chunk_rows gives it. Nothing depends on it but memory.
     """
     draws = sample.runs if draws is None else draws
     stream = Stream(plan.seed, "bootstrap", index)
-    starts, sizes = np.repeat(sample.starts[:-1], draws), np.repeat(sample.runs, draws)
-    n, drawn = sample.values.shape[1], int(draws.sum())
-    rows = rows or chunk_rows(sample)  # even: a stream gives its draws in pairs, so that chunks join exactly
-    for done in range(0, plan.reps, rows):
-        now = min(rows, plan.reps - done)
-        picked = starts + (stream.uniform(now, drawn) * sizes).astype(np.int64)
-        counts = np.bincount((picked * now + np.arange(now)[:, None]).ravel(), minlength=n * now).reshape(n, now)
-        yield Resamples(sample, counts.astype(np.float64), draws, plan.workers)
+    assert first % 2 == 0  # its doubles come in pairs
+    counts = _core.resample(stream.key, first * int(draws.sum()) // 2, sample.starts, draws, reps)
+    return Resamples(sample, counts, draws)
+
+
+def over_resamples(plan: Plan, rows: int, of: Callable[[int, int], Floats]) -> Floats:
+    """What of(first, reps) makes of all resamples, [..., plan.reps], `rows` at a time, in plan.workers threads: all that takes
+    time, here and in numpy, leaves the interpreter to the others."""
+    chunks = [(first, min(rows, plan.reps - first)) for first in range(0, plan.reps, rows)]
+    if plan.workers == 1 or len(chunks) == 1:
+        return np.concatenate([of(*chunk) for chunk in chunks], axis=-1)
+    with ThreadPoolExecutor(plan.workers) as threads:
+        return np.concatenate(list(threads.map(lambda chunk: of(*chunk), chunks)), axis=-1)
 
 
 def check_runs(plan: Plan, *samples: Sample) -> None:
@@ -154,11 +164,10 @@ def check_runs(plan: Plan, *samples: Sample) -> None:
         )
 
 
-def distribution(
-    sample: Sample, plan: Plan, of: Callable[[Resamples], Floats], index: int = 0
-) -> tuple[Floats, Floats]:
+def distribution(sample: Sample, plan: Plan, of: Callable[[Resamples], Floats]) -> tuple[Floats, Floats]:
     """What `of` makes of the sample, [...], and of all resamples, [..., reps]."""
-    return of(itself(sample))[..., 0], np.concatenate([of(some) for some in resample(sample, plan, index)], axis=-1)
+    point = of(itself(sample))[..., 0]
+    return point, over_resamples(plan, chunk_rows(sample), lambda *chunk: of(resample(sample, plan, *chunk)))
 
 
 def limits(point: Floats, samples: Floats, plan: Plan) -> tuple[Floats, Floats]:

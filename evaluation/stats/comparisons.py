@@ -1,6 +1,6 @@
 """One algorithm against another: differences, probability of improvement, ranks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Unpack
@@ -16,6 +16,7 @@ from rlplatform.evaluation.stats.bootstrap import (
     chunk_rows,
     itself,
     make_interval,
+    over_resamples,
     resample,
 )
 from rlplatform.evaluation.stats.measures import Measure, iqm
@@ -31,7 +32,7 @@ def difference(x: Scores, y: Scores, measure: Measure = iqm, paired: bool = Fals
     """
     plan, a, b = _pair(x, y, paired, how)
     point = measure.of(itself(a))[0, 0] - measure.of(itself(b))[0, 0]
-    samples = np.concatenate([measure.of(p)[0] - measure.of(q)[0] for p, q in _together(a, b, plan, paired)])
+    samples = _over_pairs(a, b, plan, paired, lambda p, q: measure.of(p)[0] - measure.of(q)[0])
     return make_interval(point, samples, plan, a.runs, b.runs)
 
 
@@ -39,7 +40,7 @@ def task_differences(x: Scores, y: Scores, paired: bool = False, **how: Unpack[H
     """Of each task: the mean over runs of x less that of y. 95 % holds for each by itself, not for all at once."""
     plan, a, b = _pair(x, y, paired, how)
     point = itself(a).task_means()[0, :, 0] - itself(b).task_means()[0, :, 0]
-    samples = np.concatenate([p.task_means()[0] - q.task_means()[0] for p, q in _together(a, b, plan, paired)], axis=1)
+    samples = _over_pairs(a, b, plan, paired, lambda p, q: p.task_means()[0] - q.task_means()[0])
     return _by_task(point, samples, plan, a, b)
 
 
@@ -48,7 +49,7 @@ def improvement(x: Scores, y: Scores, **how: Unpack[How]) -> Interval:
     the Mann-Whitney U statistic of each task)."""
     plan, a, b = _pair(x, y, False, how)
     point = task_improvement(itself(a), itself(b)).mean(axis=0)[0]
-    samples = np.concatenate([task_improvement(p, q).mean(axis=0) for p, q in _together(a, b, plan, False)])
+    samples = _over_pairs(a, b, plan, False, lambda p, q: task_improvement(p, q).mean(axis=0))
     return make_interval(point, samples, plan, a.runs, b.runs)
 
 
@@ -56,7 +57,7 @@ def task_improvements(x: Scores, y: Scores, **how: Unpack[How]) -> dict[str, Int
     """P(X > Y) on each task. 95 % holds for each by itself, not for all at once."""
     plan, a, b = _pair(x, y, False, how)
     point = task_improvement(itself(a), itself(b))[:, 0]
-    samples = np.concatenate([task_improvement(p, q) for p, q in _together(a, b, plan, False)], axis=1)
+    samples = _over_pairs(a, b, plan, False, task_improvement)
     return _by_task(point, samples, plan, a, b)
 
 
@@ -150,10 +151,13 @@ def _pair(x: Scores, y: Scores, paired: bool, how: How) -> tuple[Plan, Sample, S
     return plan, a, b
 
 
-def _together(a: Sample, b: Sample, plan: Plan, paired: bool) -> Iterator[tuple[Resamples, Resamples]]:
-    """Resamples of both, chunk by chunk, from the same stream where they are paired."""
-    rows = chunk_rows(a, b)
-    return zip(resample(a, plan, 0, rows=rows), resample(b, plan, 0 if paired else 1, rows=rows), strict=True)
+def _over_pairs(a: Sample, b: Sample, plan: Plan, paired: bool, of: Callable[[Resamples, Resamples], Floats]) -> Floats:
+    """What `of` makes of resamples of both, [..., reps]; from the same stream where they are paired."""
+
+    def chunk(first: int, reps: int) -> Floats:
+        return of(resample(a, plan, first, reps), resample(b, plan, first, reps, index=0 if paired else 1))
+
+    return over_resamples(plan, chunk_rows(a, b), chunk)
 
 
 def _by_task(point: Floats, samples: Floats, plan: Plan, a: Sample, b: Sample) -> dict[str, Interval]:

@@ -13,13 +13,15 @@ from rlplatform.evaluation.stats.bootstrap import (
     Interval,
     Plan,
     check_runs,
+    chunk_rows,
     distribution,
     limits,
     make_interval,
+    over_resamples,
     resample,
 )
 from rlplatform.evaluation.stats.measures import MEASURES, Measure, iqm
-from rlplatform.evaluation.stats.samples import Curves, Floats, Integers, Sample, Scores, lay_out
+from rlplatform.evaluation.stats.samples import Curves, Integers, Sample, Scores, lay_out
 
 MOST = 1000  # times as many seeds: nobody trains that, and the prediction would be of nothing that could be checked
 
@@ -107,6 +109,9 @@ def _seen(runs: Integers) -> float:
 
 
 def _width(sample: Sample, measure: Measure, plan: Plan, draws: Integers) -> float:
-    values: Floats = np.concatenate([measure.of(some)[0] for some in resample(sample, plan, draws=draws)])
+    rows = chunk_rows(sample)
+    values = over_resamples(
+        plan, rows, lambda first, reps: measure.of(resample(sample, plan, first, reps, draws=draws))[0]
+    )
     low, high = limits(values.mean(), values, replace(plan, method="percentile"))
     return float(high - low)

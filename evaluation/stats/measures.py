@@ -59,12 +59,7 @@ def _iqm(some: Resamples) -> Floats:
     weight = np.ones(len(some.counts)) if equal else some.weight  # whole numbers, so that nothing is rounded
     low = float(n // 4) if equal else (n // 4) / n
     high = n - low if equal else 1.0 - low
-    out = []
-    for order, values in zip(some.sample.order, some.sample.sorted, strict=True):
-        up_to = np.clip(np.cumsum(some.counts[order] * weight[order, None], axis=0), low, high)
-        kept = np.diff(up_to, axis=0, prepend=low)
-        out.append((kept * values[:, None]).sum(axis=0) / (high - low))
-    return np.stack(out)
+    return some.middle(weight, low, high)
 
 
 mean = Measure("mean", _mean)
