@@ -23,7 +23,8 @@ from rlplatform.evaluation.stats.bootstrap import (
 from rlplatform.evaluation.stats.measures import MEASURES, Measure, iqm
 from rlplatform.evaluation.stats.samples import Curves, Integers, Sample, Scores, lay_out
 
-MOST = 1000  # times as many seeds: nobody trains that, and the prediction would be of nothing that could be checked
+MOST = 100  # times as many seeds: nobody trains that, and what such a prediction is worth nobody could check
+SEARCH_REPS = 10_000  # of each width in the search: each is then known to 1 %
 
 
 def interval(scores: Scores, measure: Measure, **how: Unpack[How]) -> Interval:
@@ -80,13 +81,14 @@ def seeds_to_halve(scores: Scores, measure: Measure = iqm, **how: Unpack[How]) -
     they will be seen: few seeds look surer than they are.
 
     Limits: the runs to come are taken to be like those at hand, so it knows of no outlier that has not been seen; with 3 to 5
-    seeds a task it is right on average over experiments, and in one may be off by a half. The search's own noise is about 3 % at
-    the default repetitions. ValueError for an interval without width, which nothing can halve.
+    seeds a task it is right on average over experiments, and in one may be off by a half. The search's own noise is about 3 % of
+    the seeds. ValueError for an interval without width, which nothing can halve.
     """
     plan = Plan(**how)
     sample = lay_out(scores, plan.missing)
     check_runs(plan, sample)
     point, samples = distribution(sample, plan, measure.of)
+    search = replace(plan, reps=min(plan.reps, SEARCH_REPS), method="percentile")
     now = make_interval(point[0], samples[0], plan, sample.runs)
     if not now.width > 0.0:
         raise ValueError(f"the interval of {measure.name} has no width: nothing can halve it")
@@ -94,13 +96,13 @@ def seeds_to_halve(scores: Scores, measure: Measure = iqm, **how: Unpack[How]) -
     for _ in range(3):  # each step divides the error of the law width ~ 1 / sqrt(n) by several
         more = max(1, round((times - 1.0) * float(sample.runs.mean())))
         draws = sample.runs + more
-        width = _width(sample, measure, plan, draws) * _seen(draws) / seen
+        width = _width(sample, measure, search, draws) * _seen(draws) / seen
         times = float(draws.mean() / sample.runs.mean()) * (width / (0.5 * now.width)) ** 2
         if not times < MOST:
             raise ValueError(f"the interval of {measure.name} does not halve with {MOST} times as many seeds")
     more = max(1, round((times - 1.0) * float(sample.runs.mean())))
     draws = sample.runs + more
-    return SeedsToHalve(more, now, _width(sample, measure, plan, draws) * _seen(draws) / seen)
+    return SeedsToHalve(more, now, _width(sample, measure, search, draws) * _seen(draws) / seen)
 
 
 def _seen(runs: Integers) -> float:
@@ -113,5 +115,5 @@ def _width(sample: Sample, measure: Measure, plan: Plan, draws: Integers) -> flo
     values = over_resamples(
         plan, rows, lambda first, reps: measure.of(resample(sample, plan, first, reps, draws=draws))[0]
     )
-    low, high = limits(values.mean(), values, replace(plan, method="percentile"))
+    low, high = limits(values.mean(), values, plan)
     return float(high - low)
