@@ -29,7 +29,7 @@ from rlplatform.evaluation.stats.comparisons import task_improvement
 from rlplatform.evaluation.stats.measures import Measure, iqm, mean, median, optimality_gap_to
 from rlplatform.evaluation.stats.profiles import runs_above, tasks_above
 from rlplatform.evaluation.stats.samples import Floats, Missing, Sample, Scores, from_table, lay_out, lay_out_pair
-from rlplatform.evaluation.stats.trace import Node, Traced, trace
+from rlplatform.evaluation.stats.trace import Node, Traced, together, trace
 from rlplatform.streams import Stream
 
 METHODS = {"percentile": "percentile", "basic": "basic", "norm": "norm", "normal": "norm", "bc": "bc", "debiased": "bc", "bias-corrected": "bc"}  # fmt: skip
@@ -163,8 +163,7 @@ def create_performance_profile(
 
 def _aggregate(measure: Measure, scores: Any) -> Any:
     if isinstance(scores, Traced):
-        scores.check_one_point()
-        return Node(lambda args: measure.of(scores.pick(args))[0])
+        return Node.measured(measure, scores)
     return float(measure.of(itself(_sample(scores)))[0, 0])
 
 
@@ -203,12 +202,13 @@ def _as_given(sample: Sample, values: Floats | None = None) -> Any:
 
 def _by_nodes(nodes: Sequence[Node], samples: Sequence[Sample], plan: Plan) -> Floats:
     """[nodes, reps]."""
+    of = together(nodes)
+    of([itself(sample) for sample in samples])  # sorts what is sorted once, before threads would each do it
 
-    def of(first: int, reps: int) -> Floats:
-        arguments = [resample(sample, plan, first, reps, index) for index, sample in enumerate(samples)]
-        return np.stack([node.of(arguments) for node in nodes])
+    def chunk(first: int, reps: int) -> Floats:
+        return of([resample(sample, plan, first, reps, index) for index, sample in enumerate(samples)])
 
-    return over_resamples(plan, chunk_rows(*samples), of)
+    return over_resamples(plan, chunk_rows(*samples), chunk)
 
 
 def _by_call(func: Callable[..., Any], samples: Sequence[Sample], plan: Plan, task_bootstrap: bool) -> Floats:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from rlplatform.evaluation.stats.bootstrap import Resamples, itself
+from rlplatform.evaluation.stats.measures import Measure
 from rlplatform.evaluation.stats.samples import Floats, Sample
 
 
@@ -20,6 +21,15 @@ class Node:
 
     def __init__(self, of: Callable[[Sequence[Resamples]], Floats]) -> None:
         self.of = of  # resamples of each argument -> [R]
+        self.leaf: tuple[Measure, Traced] | None = None  # where it is a measure and nothing else: of what
+
+    @classmethod
+    def measured(cls, measure: Measure, scores: "Traced") -> "Node":
+        """A measure of one score a run."""
+        scores.check_one_point()
+        node = cls(lambda arguments: measure.of(scores.pick(arguments))[0])
+        node.leaf = measure, scores
+        return node
 
     def _refuse(self, *_: object) -> NoReturn:
         raise TypeError("a node stands for a number that is not known yet")
@@ -97,3 +107,28 @@ def trace(func: Callable[..., Any], samples: Sequence[Sample], point: Floats) ->
     return (
         list(made.ravel()) if given.shape == point.shape and np.allclose(given, point, rtol=1e-9, atol=1e-12) else None
     )
+
+
+def together(nodes: Sequence[Node]) -> Callable[[Sequence[Resamples]], Floats]:
+    """What all nodes come to, [nodes, R], with the points of a curve under one measure in one go."""
+    alone = [i for i, node in enumerate(nodes) if node.leaf is None]
+    places: dict[tuple[str, int], list[int]] = {}
+    for i, node in enumerate(nodes):
+        if node.leaf is not None:
+            places.setdefault((node.leaf[0].name, node.leaf[1].index), []).append(i)
+    curves = []
+    for own in places.values():
+        leaves = [leaf for i in own if (leaf := nodes[i].leaf) is not None]
+        measure, first = leaves[0]
+        values = np.concatenate([scores.sample.values for _, scores in leaves])
+        curves.append((own, measure, replace(first, sample=Sample(first.sample.tasks, values, first.sample.runs))))
+
+    def of(arguments: Sequence[Resamples]) -> Floats:
+        out = np.empty((len(nodes), arguments[0].counts.shape[1]))
+        for i in alone:
+            out[i] = nodes[i].of(arguments)
+        for own, measure, scores in curves:
+            out[own] = measure.of(scores.pick(arguments))
+        return out
+
+    return of
