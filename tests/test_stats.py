@@ -4,7 +4,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference import aggregates
@@ -27,6 +27,7 @@ EXACT = {"rtol": 1e-12, "atol": 1e-13}  # sums of up to 35 float64 below 10: a f
 
 
 @pytest.mark.parametrize(("ours", "definition"), PAIRS)
+@settings(deadline=None)  # the machine may be busy
 @given(scores=ragged)
 def test_each_measure_is_its_definition_on_ragged_data(ours, definition, scores) -> None:
     np.testing.assert_allclose(ours(scores), definition(scores), **EXACT)
@@ -225,6 +226,7 @@ def test_sample_efficiency_is_the_measure_at_each_point(ours, definition) -> Non
     ("averages", "definition"),
     [(False, definition_of.share_of_runs_above), (True, definition_of.share_of_tasks_above)],
 )
+@settings(deadline=None)  # the machine may be busy
 @given(scores=ragged, taus=st.lists(st.sampled_from([-3.0, 0.0, 0.5, 1.0, 11.0]), max_size=4))
 def test_profiles_are_their_definitions(averages, definition, scores, taus) -> None:
     levels = [*taus, next(iter(scores.values()))[0]]  # a level that a run has: above it, not at it

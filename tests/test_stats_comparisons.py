@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference import aggregates
@@ -23,6 +23,7 @@ def in_order_of_x(y):
     return {task: y[task] for task in X}
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(x=table, y=table)
 def test_improvement_is_the_definition_on_every_resample(x, y) -> None:
     got = stats.improvement(x, y, reps=12, few_seeds=True, confidence=0.9)
@@ -114,6 +115,7 @@ def test_what_cannot_be_compared_is_refused(call, message) -> None:
         call()
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(runs=st.lists(st.lists(levels, min_size=1, max_size=3), min_size=1, max_size=4))
 def test_ranks_are_the_definition(runs) -> None:
     algorithms = {f"x{a}": {"t": own} for a, own in enumerate(runs)}
