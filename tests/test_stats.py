@@ -117,7 +117,7 @@ def test_intervals_are_seeded_and_depend_on_neither_threads_nor_chunks(monkeypat
     assert all(
         a != b for a, b in zip(everything(seed=2, threads=1)[:2], one[:2], strict=True)
     )  # a profile has few values
-    monkeypatch.setattr(bootstrap, "CHUNK", 240)
+    monkeypatch.setattr(bootstrap, "CHUNK", 252)  # 21 rows of 12 runs, but a chunk begins at an even number
     assert bootstrap.chunk_rows(lay_out(RAGGED)) == 20
     assert everything(seed=1, threads=1) == everything(seed=1, threads=3) == one
 
@@ -261,7 +261,7 @@ def test_area_under_curves() -> None:
 
 @pytest.mark.parametrize("method", ["percentile", "basic", "norm", "bc"])
 def test_each_method_is_its_formula(method) -> None:
-    samples = np.random.default_rng(0).gamma(2.0, size=4001)
+    samples = np.round(np.random.default_rng(0).gamma(2.0, size=4001), 1)  # many at the point, which are not below it
     point = np.float64(1.2)
     low, high = bootstrap.limits(point, samples, bootstrap.Plan(confidence=0.9, method=method))
     q05, q95 = np.quantile(samples, [0.05, 0.95])
