@@ -244,7 +244,7 @@ def test_profiles_refuse_what_is_no_level() -> None:
 
 
 def test_area_under_curves() -> None:
-    steps = [0.0, 1.0, 4.0]
+    steps = [2.0, 3.0, 6.0]
     curves = {"a": [[0.0, 2.0, 2.0], [1.0, 1.0, 1.0]], "b": [[5.0, -1.0, 3.0]]}
     got = stats.area_under(curves, steps)
     expected = {task: [definition_of.area_under(run, steps) for run in runs] for task, runs in curves.items()}

@@ -6,6 +6,7 @@ from rliable import library, metrics
 
 from rlplatform.evaluation import stats
 from rlplatform.evaluation.stats import as_rliable
+from rlplatform.evaluation.stats.samples import lay_out
 from rlplatform.evaluation.stats.trace import trace
 
 RNG = np.random.default_rng(0)
@@ -47,6 +48,11 @@ def test_improvement_with_ties_and_of_equal_scores_is_rliable_s() -> None:
         (stats.aggregate_iqm, metrics.aggregate_iqm, X),
         (lambda x: 2 * stats.aggregate_iqm(x) - 1, lambda x: 2 * metrics.aggregate_iqm(x) - 1, X),
         (stats.probability_of_improvement, metrics.probability_of_improvement, (X, Y)),
+        (
+            lambda a, b: np.array([stats.aggregate_iqm(a), stats.aggregate_iqm(b)]),
+            lambda a, b: np.array([metrics.aggregate_iqm(a), metrics.aggregate_iqm(b)]),
+            (X, Y),
+        ),
         (lambda x: stats.score_distributions(x, TAUS), lambda x: library.score_distributions(x, TAUS), X),
         (
             lambda x: stats.average_score_distributions(x, TAUS),
@@ -59,7 +65,7 @@ def test_improvement_with_ties_and_of_equal_scores_is_rliable_s() -> None:
             RNG.normal(size=(5, 4, 3)),
         ),
     ],
-    ids=["four", "iqm", "arithmetic", "improvement", "profile", "averages", "curve"],
+    ids=["four", "iqm", "arithmetic", "improvement", "two", "profile", "averages", "curve"],
 )
 def test_their_metrics_on_our_draws_give_our_intervals(ours, theirs, scores) -> None:
     """A function of ours is computed for all resamples at a time; theirs is called on each. The draws are the same."""
@@ -68,6 +74,8 @@ def test_their_metrics_on_our_draws_give_our_intervals(ours, theirs, scores) -> 
     np.testing.assert_allclose(got[0]["x"], called[0]["x"], **SAME)
     np.testing.assert_allclose(got[1]["x"], called[1]["x"], **SAME)
     assert got[1]["x"].shape == (2, np.size(got[0]["x"]))
+    samples = [lay_out(stats.from_table(table)) for table in (scores if isinstance(scores, tuple) else [scores])]
+    assert trace(ours, samples, np.ravel(got[0]["x"])) is not None  # computed at a time indeed
     assert (got[1]["x"][0] < got[1]["x"][1]).any()
 
 
@@ -191,6 +199,7 @@ def refuses(x):
         (lambda x: [[stats.aggregate_iqm(x)], [stats.aggregate_mean(x)]], True),
         (lambda x: np.mean([stats.aggregate_iqm(x), 3 - stats.aggregate_mean(x) / 2]), True),
         (lambda x: np.float64(2) * stats.aggregate_iqm(x) + stats.aggregate_mean(x) * stats.aggregate_median(x), True),
+        (lambda x: stats.aggregate_iqm(x) - stats.aggregate_mean(x) / stats.aggregate_median(x), True),
         (lambda x: np.sort([stats.aggregate_iqm(x), stats.aggregate_mean(x)]), False),
         (lambda x: max(stats.aggregate_iqm(x), 0.0), False),
         (lambda x: float(stats.aggregate_iqm(x)), False),
