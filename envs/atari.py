@@ -251,9 +251,13 @@ class Emulator:
             self._screens.learn(slot, self.ale.getScreenGrayscale())
 
 
+# ale-py has their ROMs, but its single-player interface ends the process on them: they need two players.
+TWO_PLAYERS = frozenset({"Combat", "Joust", "MazeCraze", "Warlords"})
+
+
 def games() -> list[str]:
-    """Names of all games that ale-py carries, as tasks take them after "atari/"."""
-    return sorted(_camel(name) for name in roms.get_all_rom_ids())
+    """Names of all games that can be played, as tasks take them after "atari/"."""
+    return sorted({_camel(name) for name in roms.get_all_rom_ids()} - TWO_PLAYERS)
 
 
 @functools.cache
@@ -263,6 +267,8 @@ def rom_path(game: str) -> Path:
     Raises:
         ValueError: no such game; the message offers the nearest names.
     """
+    if game in TWO_PLAYERS:
+        raise ValueError(f"{game} needs two players, which the emulator's interface for one does not offer")
     for name in roms.get_all_rom_ids():
         if _camel(name) == game:
             path = roms.get_rom_path(name)

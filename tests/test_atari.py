@@ -300,6 +300,10 @@ def test_a_damaged_state_is_refused_and_changes_nothing():
 def test_game_names():
     assert len(ALL) == 26
     assert set(ALL) <= set(games())
+    for game in ("Combat", "Joust", "MazeCraze", "Warlords"):  # the emulator would end the process
+        assert game not in games()
+        with pytest.raises(ValueError, match=f"{game} needs two players"):
+            make(f"atari/{game}", 1, 0)
     with pytest.raises(ValueError, match="unknown Atari game: 'Break'; did you mean Breakout"):
         make("atari/Break", 1, 0)
     with pytest.raises(ValueError, match="did you mean MsPacman"):
