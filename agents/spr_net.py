@@ -29,7 +29,7 @@ def encoder(config: Config, spec: Spec) -> Encoder:
         return ImpalaCNN(spec.stack, spec.frame_shape, config.width)
     if config.encoder == "nature":
         return NatureCNN(spec.stack, spec.frame_shape)
-    return Flatten(spec.stack, spec.frame_shape)
+    return Flatten(spec.stack, spec.frame_shape, 255.0 if spec.frame_dtype == "uint8" else 1.0)
 
 
 class Net(nn.Module):

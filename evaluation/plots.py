@@ -64,7 +64,7 @@ def against_published(runs: Sequence[Run], path: Path, agents: Sequence[str] = (
         runs,
         "Bars: middle half; ticks: median.",
     )
-    _save(fig, path)
+    save(fig, path)
     return fig
 
 
@@ -85,8 +85,8 @@ def curve(runs: Sequence[Run], path: Path, agent: str | None = None, metric: str
     fig, panels = _figure(len(games), height=4.6)
     for panel, (game, ours) in zip(panels, games.items(), strict=True):
         for run in ours:
-            _training(panel, run, metric)
-            _evaluations(panel, run)
+            draw_training(panel, run, metric)
+            draw_evaluations(panel, run)
         panel.set_title(game, loc="left", fontsize=13, fontweight="bold", color=INK)
         panel.set_xlabel("agent steps")
         panel.xaxis.set_major_locator(MaxNLocator(5))
@@ -103,7 +103,7 @@ def curve(runs: Sequence[Run], path: Path, agent: str | None = None, metric: str
         runs,
         "Dots: training games; line: mean of 20; diamonds: evaluations.",
     )
-    _save(fig, path)
+    save(fig, path)
     return fig
 
 
@@ -192,7 +192,8 @@ def _ours(panel: Axes, run: Run, place: Standing, y: float, among: str) -> None:
     )  # fmt: skip
 
 
-def _training(panel: Axes, run: Run, metric: str) -> None:
+def draw_training(panel: Axes, run: Run, metric: str) -> None:
+    """Training games as dots, and the mean of the last 20 as a line; without episodes, `metric` of metrics.jsonl."""
     games = run.episodes
     if len(games):
         panel.scatter(games[:, 0], games[:, 2], s=7, color=OTHERS, alpha=0.35, linewidths=0, zorder=1)
@@ -204,7 +205,8 @@ def _training(panel: Axes, run: Run, metric: str) -> None:
         panel.plot(line[:, 0], line[:, 1], color=INK, linewidth=1.5, zorder=2)
 
 
-def _evaluations(panel: Axes, run: Run) -> None:
+def draw_evaluations(panel: Axes, run: Run) -> None:
+    """A diamond an evaluation, with the 95 % interval of its mean."""
     for step in np.unique(run.evals.step):
         episodes = {"episodes": run.evals.at(int(step)).score}
         score = stats.interval(episodes, stats.mean, reps=REPS, few_seeds=True)
@@ -238,7 +240,8 @@ def _episodes(ours: Sequence[Run]) -> str:
     return " or ".join(str(n) for n in sorted({len(run.final.score) for run in ours}))
 
 
-def _save(fig: Figure, path: Path) -> None:
+def save(fig: Figure, path: Path) -> None:
+    """Write a .png or .svg that depends on the figure alone. ValueError for another suffix."""
     metadata: dict[str, Any] = {".png": {"Software": None}, ".svg": {"Date": None}}.get(path.suffix, {})
     if not metadata:
         raise ValueError(f"a figure is a .png or an .svg, not {path.name!r}")

@@ -8,6 +8,8 @@ logs thinned, no checkpoints. A collected run is a run to every function here.
     episodes.csv    training episodes, at most KEEP, evenly spaced
     metrics.jsonl   at most KEEP lines of each kind (a kind is a set of keys), evenly spaced, the first and last among them
     collected.json  how many lines there were, and how many are here
+
+A run that was cut short can be collected as a curve: it has no result.json, and nothing takes it for a result.
 """
 
 import csv
@@ -36,10 +38,11 @@ class Run:
     """The folder of a run that is finished, or a collected one."""
 
     folder: Path
+    cut_short: bool = False  # take a run that is not finished, too
 
     def __post_init__(self) -> None:
         for name in WHOLE:
-            if not (self.folder / name).is_file():
+            if not (self.folder / name).is_file() and not (self.cut_short and name == "result.json"):
                 missing = "it is not finished" if name == "result.json" else f"{name} is missing"
                 raise ValueError(f"{self.folder} is no finished run: {missing}")
 
@@ -61,6 +64,10 @@ class Run:
     def result(self) -> dict[str, Any]:
         """The summary of the final evaluation and where the time went."""
         return _json(self.folder / "result.json")
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "result.json").is_file()
 
     @property
     def preset(self) -> str:
@@ -111,15 +118,17 @@ class Run:
         return np.array(pairs, np.float64).reshape(-1, 2)
 
 
-def collect(folder: Path, out: Path) -> Path:
-    """Copy what is worth keeping of the finished run in `folder` to `out`, which must not exist. See this module's docstring."""
-    run = Run(folder)
+def collect(folder: Path, out: Path, *, cut_short: bool = False) -> Path:
+    """Copy what is worth keeping of the finished run in `folder` (with `cut_short`, of one that is not) to `out`, which must
+    not exist. See this module's docstring."""
+    run = Run(folder, cut_short)
     if out.exists():
         raise FileExistsError(f"{out} exists: remove it to collect the run again")
     part = out.with_name(out.name + ".part")
     part.mkdir(parents=True)
     for name in WHOLE:
-        shutil.copyfile(folder / name, part / name)
+        if name != "result.json" or run.finished:
+            shutil.copyfile(folder / name, part / name)
     counts: dict[str, dict[str, int]] = {}
     for name, text in (("metrics.jsonl", _thin_metrics(folder)), ("episodes.csv", _thin_episodes(run))):
         if text is not None:
@@ -131,9 +140,10 @@ def collect(folder: Path, out: Path) -> Path:
     return out
 
 
-def find(root: Path) -> list[Run]:
-    """The finished runs under `root`, in order of their path."""
-    return [Run(result.parent) for result in sorted(root.rglob("result.json"))]
+def find(root: Path, *, cut_short: bool = False) -> list[Run]:
+    """The finished runs under `root`, in order of their path; with `cut_short` those that are not, too."""
+    name = "config.yaml" if cut_short else "result.json"
+    return [Run(file.parent, cut_short) for file in sorted(root.rglob(name))]
 
 
 def _thin_metrics(folder: Path) -> tuple[list[str], int]:

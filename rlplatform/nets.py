@@ -170,10 +170,12 @@ class ImpalaCNN(nn.Module):
 
 
 class Flatten(nn.Module):
-    """No encoder at all, for observations of a few dozen numbers: [B, stack, *frame] -> [B, features], bytes / 255."""
+    """No encoder at all, for observations of a few dozen numbers: [B, stack, *frame] -> [B, features], divided by `scale`."""
 
-    def __init__(self, stack: int, frame: tuple[int, ...]) -> None:
+    def __init__(self, stack: int, frame: tuple[int, ...], scale: float) -> None:
+        """`scale`: 255 for bytes, whatever dtype they come in; 1 for numbers that are in units of their own."""
         super().__init__()
+        self.scale = scale
         self.features = stack * int(np.prod(frame))
         self.map_shape: tuple[int, int, int] | None = None
         self.like: Tensor  # empty; carries the module's dtype
@@ -184,7 +186,7 @@ class Flatten(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         x = obs.to(self.like.dtype).flatten(1)
-        return x / 255.0 if obs.dtype == torch.uint8 else x
+        return x if self.scale == 1.0 else x / self.scale
 
 
 class Transition(nn.Module):

@@ -75,8 +75,10 @@ def test_nature_cnn_takes_any_height_and_width_and_says_what_it_cannot_take():
 
 def test_flatten_keeps_every_number_and_scales_bytes():
     frames = torch.arange(2 * 3 * 4).reshape(2, 3, 4)
-    assert torch.equal(Flatten(3, (4,))(frames.float()), torch.arange(24.0).reshape(2, 12))
-    assert torch.equal(Flatten(3, (4,))((frames * 11).byte()), torch.arange(0.0, 264.0, 11.0).reshape(2, 12) / 255.0)
+    assert torch.equal(Flatten(3, (4,), 1.0)(frames.float()), torch.arange(24.0).reshape(2, 12))
+    assert torch.equal(
+        Flatten(3, (4,), 255.0)((frames * 11).byte()), torch.arange(0.0, 264.0, 11.0).reshape(2, 12) / 255.0
+    )
 
 
 def test_initial_values_come_from_the_stream_alone():

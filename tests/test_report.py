@@ -101,6 +101,18 @@ def test_collect_refuses_what_is_there_and_what_is_not_finished(tmp_path) -> Non
     assert not (tmp_path / "other").exists()
 
 
+def test_a_run_cut_short_is_a_curve_and_no_result(tmp_path) -> None:
+    folder = make_run(tmp_path / "run")
+    (folder / "result.json").unlink()
+    out = collect(folder, tmp_path / "results" / "seed_1", cut_short=True)
+    assert find(tmp_path / "results") == []
+    [found] = find(tmp_path / "results", cut_short=True)
+    assert found.folder == out
+    assert not found.finished
+    with pytest.raises(ValueError, match="not finished"):
+        Run(out)
+
+
 def test_a_short_log_is_kept_whole(run, tmp_path) -> None:
     out = collect(run.folder, tmp_path / "out")
     for name in ("metrics.jsonl", "episodes.csv"):

@@ -262,6 +262,22 @@ def test_two_updates_are_those_written_out_by_hand():
     assert agent.replay.asked[0][3] == 2
 
 
+@pytest.mark.parametrize(("encoder", "frame"), [("flatten", (5, 4)), ("nature", (12, 12)), ("impala", (12, 12))])
+def test_learning_and_acting_see_the_same_numbers(encoder, frame):
+    spec = Spec(frame, "uint8", 2, actions=3)
+    agent: Any = Agent(Config(encoder=encoder, hidden=8, capacity=100, min_replay=5, n=1, sigma0=0.0), spec, 1, seed=0)
+    obs = np.random.default_rng(0).integers(0, 256, (4, 2, *frame)).astype(np.uint8)
+    none = np.zeros((4, 0), bool)
+    zero = np.zeros(4, np.float32)
+    batch = Batch(
+        obs[:, None], np.zeros((4, 1), np.int64), zero[:, None], none, none, zero, zero, obs, np.arange(4), np.ones(4)
+    )
+    learned = agent.online(agent.inputs(batch).obs[:4], None)
+    acted = agent.online(torch.from_numpy(obs), None)
+    np.testing.assert_allclose(learned.detach().numpy(), acted.detach().numpy(), rtol=1e-6, atol=1e-7)
+    assert acted.abs().max() < 10  # of pixels in [0, 1]
+
+
 @pytest.mark.usefixtures("tiny_encoder")
 def test_noise_reaches_the_values_and_not_the_predictions():
     config = dataclasses.replace(TINY_BBF, sigma0=5.0)
