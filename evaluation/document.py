@@ -144,7 +144,7 @@ def to_svg(fig: Figure) -> bytes:
     out = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "rlplatform", "svg.fonttype": "path"}):
         fig.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return out.getvalue()
+    return b"".join(line.rstrip() + b"\n" for line in out.getvalue().splitlines())
 
 
 def to_png(fig: Figure) -> bytes:
