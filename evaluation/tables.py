@@ -16,7 +16,7 @@ NONE = "\N{EM DASH}"
 MARKS = {1: "\N{BLACK UP-POINTING SMALL TRIANGLE}", -1: "\N{BLACK DOWN-POINTING SMALL TRIANGLE}", 0: ""}
 CSV_COLUMNS = ["table", "group", "against", "task", "measure", "value", "low", "high", "runs"]
 TEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
-       "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "−": "$-$", "±": r"$\pm$", "–": "--", "—": "---",
+       "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "\\": r"\textbackslash{}", "−": "$-$", "±": r"$\pm$", "–": "--", "—": "---",
        "▴": r"$\blacktriangle$", "▾": r"$\blacktriangledown$", "ε": r"$\varepsilon$"}  # fmt: skip
 
 

@@ -176,10 +176,10 @@ def test_hostile_names_stay_words(tmp_path) -> None:
     assert "script" not in page.tags
     assert page.open == []
     tex = (tmp_path / "tables.tex").read_text()
-    body = re.sub(r"\\[&%_#${}]|\\text(asciitilde|asciicircum|backslash)\{\}|\$[-\\a-z]+\$", "", tex)
+    body = re.sub(r"\\[&%_#${}]|\\text(asciitilde|asciicircum|backslash|less|greater|bar)\{\}|\$[-\\a-z]+\$", "", tex)
     for line in body.splitlines():
         if line.endswith("\\\\") and not line.startswith("\\"):
-            assert not re.search(r"[%$#_]", line)
+            assert not re.search(r"[%$#_<>|]", line)  # the last three are other letters in LaTeX's old fonts
     assert tex.count("\\begin{table}") == tex.count("\\end{table}") == 3
     assert "\\end " not in tex
     text = (tmp_path / "report.md").read_text()
