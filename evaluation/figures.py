@@ -191,7 +191,7 @@ def curves(an: Analysis, width: float = WIDE) -> Figure:
     _step_axis(panel)
     panel.set_ylabel("IQM, " + _score_words(an))
     if narrow:
-        _key(panel, an, [group for group, _ in ends])
+        _key(panel, an, [group for group, _ in ends], above=True)
     else:
         _end_labels(panel, an, ends)
     return fig
@@ -216,7 +216,7 @@ def task_curves(an: Analysis, width: float = WIDE) -> Figure:
                 panel.plot(made.steps, made.scores.mean(axis=0), color=colour, linewidth=1.8)
             else:
                 level = an.per_task[group.name][task].point
-                panel.plot([1.0, 1.03], [level, level], color=colour, linewidth=3, transform=panel.get_yaxis_transform(), clip_on=False)  # fmt: skip
+                panel.plot([0.96, 1.0], [level, level], color=colour, linewidth=3, transform=panel.get_yaxis_transform(), clip_on=False)  # fmt: skip
                 panel.update_datalim([(0.0, level)], updatex=False)
         _step_axis(panel, label=False)
         panel.margins(y=0.08)

@@ -40,7 +40,7 @@ td.text { min-width: 150px; padding-left: 14px; } th.text { padding-left: 14px; 
 code { font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; background: var(--faint); border-radius: 6px; padding: 2px 6px; overflow-wrap: anywhere; }
 footer { margin-top: 56px; padding-top: 16px; border-top: 1px solid var(--line); color: var(--soft); font-size: 13.5px; }
 @media (max-width: 640px) { main { padding: 24px 16px 56px; } h1 { font-size: 24px; } h2 { font-size: 18px; margin-top: 40px; } .facts { grid-template-columns: 1fr 1fr; gap: 10px; } .facts b { font-size: 21px; }
-  table { font-size: 13px; } th:first-child, td:first-child { min-width: 118px; max-width: 140px; padding-right: 10px; } .words td, .words th { min-width: 128px; } .words td:last-child { min-width: 200px; } }
+  table { font-size: 13px; } th:first-child, td:first-child { min-width: 118px; max-width: 140px; padding-right: 10px; } .words td, .words th { min-width: 128px; } .words td:last-child { min-width: 200px; overflow-wrap: anywhere; } .words td.number, .words th.number { min-width: 0; } .words td.text { min-width: 260px; } }
 @media print { nav { display: none; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
 """
 
