@@ -1,53 +1,32 @@
-"""Published scores, offline: `evaluation/references/` read by benchmark, agent and task.
+"""Published scores, offline: what lies in `evaluation/references/` and what the user has imported, by benchmark, agent and task.
 
-Most agents come with every run of theirs (`published`), the others with a table of means (`published_mean`). Run counts differ
-from agent to agent, and a comparison has to accept that.
+Some agents come with every run of theirs (`published`), the others with a table of means (`published_mean`, `curve`). Run counts
+differ from agent to agent and from task to task, and a comparison has to accept that.
 """
 
-import csv
 import re
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rlplatform.evaluation import stats
+from rlplatform.evaluation.store import FOLDER, Mean, Runs, Source, own, shipped
 
-FOLDER = Path(__file__).parent / "references"
 REPS = 10_000  # of an evaluation's interval: its ends are then known to 0.03 standard errors
-COLUMNS = ["benchmark", "task", "agent", "run", "step", "score"]
-Runs = NDArray[np.float64]  # [R], one score a run
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where an agent's published scores come from."""
-
-    benchmark: str
-    agent: str  # as in the files
-    title: str  # as people write it
-    reference: str
-    source: str
-    licence: str
-    runs: int  # a task; 0 where only means were published
-    protocol: Mapping[str, Any]  # what is known of it
+PREFIX = re.compile(r"^(atari|dmc|gym|ale)[-_]", re.IGNORECASE)
 
 
 def sources() -> tuple[Source, ...]:
-    """Everything that is shipped, per-run data first."""
-    with (FOLDER / "sources.toml").open("rb") as file:
-        listed = tomllib.load(file)["agents"]
-    return tuple(Source(benchmark="atari100k", agent=agent, **facts) for agent, facts in listed.items())
+    """Everything that is shipped, then everything that was imported."""
+    return (*shipped().sources, *own().sources)
 
 
 def source(benchmark: str, agent: str) -> Source:
-    """The entry of one agent. ValueError, with what there is, for an agent that is not shipped."""
+    """The entry of one agent. ValueError, with what there is, for an agent that is not there."""
     known = {entry.agent: entry for entry in sources() if entry.benchmark == benchmark}
     if agent not in known:
         there = ", ".join(sorted(known)) or "none"
@@ -57,37 +36,77 @@ def source(benchmark: str, agent: str) -> Source:
 
 def tasks(benchmark: str) -> tuple[str, ...]:
     """The benchmark's tasks, by the names that this project uses."""
-    return tuple(dict.fromkeys(task for name, _, task in _runs() if name == benchmark))
+    return tuple(_names(benchmark).values())
+
+
+def agent_tasks(benchmark: str, agent: str) -> tuple[str, ...]:
+    """Those tasks of the benchmark that something was published on for this agent."""
+    source(benchmark, agent)
+    return tuple(task for task in tasks(benchmark) if _runs(benchmark, agent, task) or _means(benchmark, agent, task))
 
 
 def task_name(benchmark: str, alias: str) -> str:
     """This project's name for a task in anybody's spelling: "atari/BankHeist", "ALE/BankHeist-v5", "BankHeistNoFrameskip-v4",
-    "bank_heist", "Bank Heist" are BankHeist. ValueError if there is no such task."""
-    names = {_bare(task): task for task in tasks(benchmark)}
-    if _bare(alias) not in names:
-        raise ValueError(f"{benchmark} has no task {alias!r}; it has: {', '.join(names.values()) or 'none'}")
-    return names[_bare(alias)]
+    "atari_bank_heist", "Bank Heist" are BankHeist. ValueError if there is no such task."""
+    names, aliases = _names(benchmark), _aliases(benchmark)
+    for spelled in (alias, PREFIX.sub("", alias)):
+        bare = _bare(spelled)
+        if found := names.get(bare) or names.get(_bare(aliases.get(bare, ""))):
+            return found
+    raise ValueError(f"{benchmark} has no task {alias!r}; it has: {', '.join(names.values()) or 'none'}")
 
 
-def published(benchmark: str, agent: str, task: str) -> Runs:
-    """The final score of every published run, [R], in the order of the source. ValueError where only a mean is known."""
-    runs = _runs().get((benchmark, agent, task_name(benchmark, task)))
-    if runs is None:
+def published(benchmark: str, agent: str, task: str, step: int | None = None) -> Runs:
+    """The score of every published run, [R], in the order of the source: after training, or at `step` in the source's unit.
+    ValueError where only means are known, or nothing at that step or on that task."""
+    task = task_name(benchmark, task)
+    by_step = _runs(benchmark, agent, task)
+    if not by_step:
         source(benchmark, agent)
-        raise ValueError(f"of {agent!r} only means were published: ask published_mean")
-    return runs
+        if _means(benchmark, agent, task):
+            raise ValueError(f"of {agent!r} only means were published: ask published_mean")
+        raise ValueError(f"nothing was published of {agent!r} on {task}")
+    if step is not None and step not in by_step:
+        raise ValueError(f"{agent!r} on {task} has no runs at step {step}; there are: {', '.join(map(str, by_step))}")
+    return by_step[step] if step is not None else list(by_step.values())[-1]
 
 
 def published_runs(benchmark: str, agent: str) -> dict[str, Runs]:
     """All tasks of an agent: task -> runs."""
-    return {task: published(benchmark, agent, task) for task in tasks(benchmark)}
+    return {task: published(benchmark, agent, task) for task in agent_tasks(benchmark, agent)}
 
 
-def published_mean(benchmark: str, agent: str, task: str) -> float:
-    """The published score of a task: the mean over runs, or the table's entry where the runs are not public."""
+def published_mean(benchmark: str, agent: str, task: str, step: int | None = None) -> float:
+    """The published score of a task, after training or at `step`: the mean over runs, or the table's entry where the runs are
+    not public."""
+    rows = curve(benchmark, agent, task)
+    found = [row for row in rows if step is None or row.step == step]
+    if not found:
+        there = ", ".join(str(row.step) for row in rows) or "none"
+        raise ValueError(f"{agent!r} on {task} has no score at step {step}; there are: {there}")
+    return found[-1].score
+
+
+def curve(benchmark: str, agent: str, task: str) -> tuple[Mean, ...]:
+    """The published means in order of step: of a table, or over runs with their standard deviation."""
     source(benchmark, agent)
-    key = benchmark, agent, task_name(benchmark, task)
-    return _tables()[key] if key in _tables() else float(_runs()[key].mean())
+    task = task_name(benchmark, task)
+    if means := _means(benchmark, agent, task):
+        return means
+    return tuple(
+        Mean(step, float(runs.mean()), None, None, float(runs.std(ddof=1)) if len(runs) > 1 else None, len(runs))
+        for step, runs in _runs(benchmark, agent, task).items()
+    )
+
+
+def run_count(entry: Source) -> str:
+    """How many runs a task there are, in words: "100 runs", "means of 2-3 runs", "means"."""
+    if entry.runs:
+        return f"{entry.runs} runs"
+    listed = agent_tasks(entry.benchmark, entry.agent)
+    behind = {mean.runs or entry.mean_of for task in listed for mean in curve(entry.benchmark, entry.agent, task)}
+    counts = sorted(count for count in behind if count is not None)
+    return f"means of {'-'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} runs" if counts else "means"
 
 
 def percentile(score: float, runs: Runs) -> float:
@@ -96,7 +115,7 @@ def percentile(score: float, runs: Runs) -> float:
 
 
 def benchmark_of(task: str) -> str | None:
-    """The benchmark whose published scores hold this task, by any name; None where nothing was published."""
+    """The first benchmark whose published scores hold this task, by any name; None where nothing was published."""
     for benchmark in dict.fromkeys(entry.benchmark for entry in sources()):
         with suppress(ValueError):
             task_name(benchmark, task)
@@ -133,33 +152,31 @@ def standing(episodes: Runs, runs: Runs, seed: int = 0) -> Standing:
     )
 
 
-@cache
-def _runs() -> dict[tuple[str, str, str], Runs]:
-    found: dict[tuple[str, str, str], list[float]] = {}
-    for row in _rows(FOLDER / "atari100k_runs.csv"):
-        found.setdefault((row["benchmark"], row["agent"], row["task"]), []).append(float(row["score"]))
-    out = {key: np.array(scores) for key, scores in found.items()}
-    for runs in out.values():
-        runs.flags.writeable = False  # shared by all callers
-    return out
+def _runs(benchmark: str, agent: str, task: str) -> Mapping[int | None, Runs]:
+    key = benchmark, agent, task
+    return shipped().runs.get(key) or own().runs.get(key, {})
+
+
+def _means(benchmark: str, agent: str, task: str) -> tuple[Mean, ...]:
+    key = benchmark, agent, task
+    return shipped().means.get(key) or own().means.get(key, ())
 
 
 @cache
-def _tables() -> dict[tuple[str, str, str], float]:
-    rows = _rows(FOLDER / "atari100k_tables.csv")
-    return {(row["benchmark"], row["agent"], row["task"]): float(row["score"]) for row in rows}
+def _names(benchmark: str) -> dict[str, str]:
+    """Bare name -> task, of the shipped files alone: an import is spelled by them."""
+    listed = {task for name, _, task in (*shipped().runs, *shipped().means) if name == benchmark}
+    return {_bare(task): task for task in sorted(listed)}
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != COLUMNS:
-            raise ValueError(f"{path}: the columns must be {COLUMNS}, got {reader.fieldnames}")
-        return list(reader)
+@cache
+def _aliases(benchmark: str) -> dict[str, str]:
+    families: dict[str, dict[str, str]] = tomllib.loads((FOLDER / "aliases.toml").read_text(encoding="utf-8"))
+    return next((table for family, table in families.items() if benchmark.startswith(family)), {})
 
 
 def _bare(name: str) -> str:
-    """A game's name without the ornaments of any registry."""
+    """A task's name without the ornaments of any registry."""
     name = name.rpartition("/")[2]
     name = re.sub(r"((NoFrameskip|Deterministic)?-(ram-)?v\d+)$", "", name)
     return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -5,11 +5,13 @@ import importlib
 import json
 import pkgutil
 import runpy
+import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -27,6 +29,7 @@ from rlplatform.experiment import Stopped, estimate, load_policy, run, score_pol
 from rlplatform.runconfig import RunConfig, default_folder, maker, read_config, resolve_config
 from rlplatform.rundir import RunDirError
 from rlplatform.statefile import StateError
+from rlplatform.tracking import Tracker
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: saved, and the same command goes on
 EXIT_FAILED = 1
@@ -56,6 +59,21 @@ Imports = Annotated[
     list[str] | None, typer.Option("--import", help="A module to import first, such as one that calls envs.register.")
 ]
 
+Track = Annotated[bool, typer.Option("--track", help="Also log to Weights & Biases (extra `wandb`).")]
+Project = Annotated[str, typer.Option(help="The wandb project that --track logs to.")]
+Against = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Published agents to compare with (`rlplatform list references`), separated by commas; repeatable."
+    ),
+]
+BenchmarkName = Annotated[str | None, typer.Option(help="Whose tasks these are, where their names do not say.")]
+FewSeeds = Annotated[bool, typer.Option("--few-seeds", help="Give intervals of 2 runs a task, too.")]
+Margin = Annotated[
+    float | None, typer.Option(help="The difference that matters to a verdict [default: a tenth of theirs].")
+]
+Reps = Annotated[int, typer.Option(min=100, help="Resamples of an interval.")]
+
 
 @app.command()
 def train(
@@ -72,6 +90,8 @@ def train(
     dry_run: Annotated[
         bool, typer.Option(help="Print the resolved configuration and what the run needs, and stop.")
     ] = False,
+    track: Track = False,
+    project: Project = "rlplatform",
 ) -> None:
     """Train an agent on a task and evaluate it; a run that was interrupted goes on.
 
@@ -83,14 +103,18 @@ def train(
         if dry_run:
             _print_plan(config, folder)
             return
-        _run(config, folder)
+        _run(config, folder, project if track else None)
 
 
 @app.command()
-def resume(run_dir: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+def resume(
+    run_dir: Annotated[Path, typer.Argument(help="A run's folder.")],
+    track: Track = False,
+    project: Project = "rlplatform",
+) -> None:
     """Go on with a run, by its folder alone."""
     with _errors_as_messages():
-        _run(_config_of(run_dir), run_dir)
+        _run(_config_of(run_dir), run_dir, project if track else None)
 
 
 @app.command()
@@ -131,27 +155,77 @@ def evaluate(
 
 @app.command()
 def report(
-    run_dir: Annotated[Path, typer.Argument(help="A finished run's folder, or a folder of such.")],
-    against: Annotated[
-        list[str] | None,
-        typer.Option(help="A published agent to compare with (`rlplatform list references`); repeatable."),
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Finished runs, folders of such, .csv and .json files of scores; none: published agents alone."
+        ),
     ] = None,
+    against: Against = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write report.html, report.md, tables.csv, tables.tex and the figures into this folder."),
+    ] = None,
+    benchmark: BenchmarkName = None,
+    few_seeds: FewSeeds = False,
+    margin: Margin = None,
+    reps: Reps = 10_000,
     plot: Annotated[
         Path | None, typer.Option(help="Also draw the training curves into this file (.png or .svg).")
     ] = None,
 ) -> None:
-    """Print a finished run as Markdown: scores with intervals, standing among published runs, protocol, cost.
+    """Report runs: aggregates with intervals, profiles, P(improvement), tasks beside published ones, protocol, cost.
 
-    For a folder of runs: a table, a row a run.
+    With --out: a page to read offline, the same in Markdown, tables and figures. Without: on the terminal, a page for one run, a
+    table for a folder of runs.
     """
     from rlplatform.evaluation import plots
     from rlplatform.evaluation import report as report_  # here, since matplotlib takes a second
+    from rlplatform.evaluation.analysis import analyse
+    from rlplatform.evaluation.document import to_markdown, write_report
+    from rlplatform.evaluation.groups import gather
 
     with _errors_as_messages():
-        single = (run_dir / "result.json").exists()
-        typer.echo(report_.summarise(run_dir, against or ()) if single else report_.results(run_dir))
+        paths, agents = runs or [], _agents(against)
+        if out is None and len(paths) == 1 and paths[0].is_dir():
+            single = (paths[0] / "result.json").exists()
+            typer.echo(report_.summarise(paths[0], agents) if single else report_.results(paths[0]))
+        else:
+            found = analyse(gather(paths, agents, benchmark), reps=reps, few_seeds=few_seeds)
+            if out is None:
+                typer.echo(to_markdown(found, [], [], ""))
+            else:
+                files = write_report(found, out, command=_command(), margin=margin, reps=reps, few_seeds=few_seeds)
+                typer.echo(f"{files[0]} and {len(files) - 1} more files")
         if plot is not None:
-            plots.curve(find(run_dir), plot)
+            plots.curve([run for path in paths for run in find(path)], plot)
+
+
+@app.command()
+def compare(
+    mine: Annotated[list[Path], typer.Argument(help="Finished runs, folders of such, .csv and .json files of scores.")],
+    against: Against = None,
+    benchmark: BenchmarkName = None,
+    few_seeds: FewSeeds = False,
+    margin: Margin = None,
+    reps: Reps = 10_000,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+) -> None:
+    """Say whether runs are consistent with, above or below a published agent, or too few to tell, and how many would."""
+    from rlplatform.evaluation.compare import compare as compare_
+    from rlplatform.evaluation.compare import to_json, to_text
+    from rlplatform.evaluation.groups import gather
+
+    with _errors_as_messages():
+        if not (agents := _agents(against)):
+            raise ValueError("name what to compare with: --against bbf_rr2 (`rlplatform list references`)")
+        groups = gather(mine, agents, benchmark)
+        ours, theirs = [g for g in groups if g.ours], [g for g in groups if not g.ours]
+        found = [compare_(a, b, margin, reps=reps, few_seeds=few_seeds) for a in ours for b in theirs]
+        if json_output:
+            typer.echo(json.dumps([to_json(one) for one in found], indent=2))
+        else:
+            typer.echo("\n".join(to_text(one) for one in found), nl=False)
 
 
 @app.command("config")
@@ -183,6 +257,26 @@ def list_(
         for row in listers[what]():
             table.add_row(*row)
         Console().print(table)
+
+
+@app.command("import-references")
+def import_references_(
+    file: Annotated[Path, typer.Argument(help="CSV (tidy or wide) or JSON of scores: your own copy.")],
+    benchmark: Annotated[str | None, typer.Option(help="For files without a column of that name.")] = None,
+    suffix: Annotated[str, typer.Option(help="An agent is filed as <its name>_<suffix>.")] = "imported",
+    reference: Annotated[str, typer.Option(help="The paper, shown with every comparison.")] = "not said",
+    licence: Annotated[str, typer.Option(help="Of the file, shown with every comparison.")] = "not said",
+    unit: Annotated[str, typer.Option(help='What its steps count: "agent steps" or "frames".')] = "agent steps",
+) -> None:
+    """Add published scores that may not be shipped, from your own copy, to what runs can be compared with.
+
+    They are kept in $RLPLATFORM_REFERENCES, or in rlplatform/references of your data folder.
+    """
+    from rlplatform.evaluation.importer import import_references
+
+    with _errors_as_messages():
+        for added in import_references(file, benchmark, suffix=suffix, reference=reference, licence=licence, unit=unit):
+            typer.echo(added)
 
 
 @app.command()
@@ -222,6 +316,14 @@ def main() -> None:
     app()
 
 
+def _agents(against: list[str] | None) -> list[str]:
+    return [name for given in against or () for name in given.split(",") if name]
+
+
+def _command() -> str:
+    return shlex.join(["rlplatform", *sys.argv[1:]])
+
+
 def _resolve(
     agent: str, task: str, overrides: list[str] | None, own_agent: str | None, imports: list[str] | None, **given: Any
 ) -> RunConfig:
@@ -240,7 +342,7 @@ def _config_of(run_dir: Path) -> RunConfig:
     return read_config(run_dir)
 
 
-def _run(config: RunConfig, folder: Path) -> None:
+def _run(config: RunConfig, folder: Path, project: str | None = None) -> None:
     asked_to_stop = False
 
     def ask(signum: int, frame: FrameType | None) -> None:
@@ -250,8 +352,20 @@ def _run(config: RunConfig, folder: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
     try:
-        with _progress_shown(config, folder) as show:
-            result = run(config, folder, show, lambda: asked_to_stop)
+        with ExitStack() as open_:
+            show = open_.enter_context(_progress_shown(config, folder))
+            if project is None:
+                result = run(config, folder, show, lambda: asked_to_stop)
+            else:
+                name = f"{config.preset} {config.task} {config.seed}"
+                tracker = open_.enter_context(Tracker(folder, asdict(config), name, project))
+
+                def show_and_follow(now: RunProgress) -> None:
+                    show(now)
+                    tracker.follow()
+
+                result = run(config, folder, show_and_follow, lambda: asked_to_stop)
+                tracker.finish(result)
     except Stopped as stopped:
         typer.echo(str(stopped), err=True)
         raise typer.Exit(EXIT_STOPPED) from None
@@ -363,10 +477,13 @@ def _list_suites() -> Iterator[tuple[str, ...]]:
 
 
 def _list_references() -> Iterator[tuple[str, ...]]:
-    from rlplatform.evaluation.published import sources
+    from rlplatform.evaluation.published import agent_tasks, run_count, sources
 
+    yield "benchmark", "agent", "as people write it", "runs", "tasks", "licence", "reference"
     for source in sources():
-        yield source.agent, source.title, source.benchmark, source.reference
+        many = str(len(agent_tasks(source.benchmark, source.agent)))
+        licence = source.licence + (", imported" if source.imported else "")
+        yield source.benchmark, source.agent, source.title, run_count(source), many, licence, source.reference
 
 
 def _list_benches() -> Iterator[tuple[str, ...]]:
@@ -387,6 +504,14 @@ def _errors_as_messages() -> Iterator[None]:
     except ModuleNotFoundError as error:
         typer.echo(f"rlplatform: {error} (modules of your own are looked for in the current folder, too)", err=True)
         raise typer.Exit(EXIT_FAILED) from error
-    except (configs.ConfigError, RunDirError, StateError, FileNotFoundError, FloatingPointError, ValueError) as error:
+    except (
+        configs.ConfigError,
+        RunDirError,
+        StateError,
+        FileNotFoundError,
+        FileExistsError,
+        FloatingPointError,
+        ValueError,
+    ) as error:
         typer.echo(f"rlplatform: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from error
