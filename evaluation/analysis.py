@@ -14,7 +14,7 @@ import numpy as np
 from rlplatform.evaluation import protocols, stats
 from rlplatform.evaluation.groups import Group, common_tasks
 from rlplatform.evaluation.published import percentile
-from rlplatform.evaluation.stats import Band, Floats, Interval
+from rlplatform.evaluation.stats import Band, Floats, Interval, Ranks
 from rlplatform.evaluation.store import benchmarks, scales
 
 MEASURES = (*stats.MEASURES[:3], stats.optimality_gap)
@@ -56,6 +56,7 @@ class Analysis:
     taus: Floats  # [K]
     profiles: Mapping[str, Band]  # [K]
     improvement: Mapping[tuple[str, str], Interval]  # P(first > second), both ways
+    ranks: Ranks | None  # of the groups whose runs are known; None where there are not two
     per_task: Mapping[str, Mapping[str, Estimate]]  # mean over runs, raw
     marks: Mapping[
         str, Mapping[str, int]
@@ -108,6 +109,7 @@ def analyse(groups: Sequence[Group], *, reps: int = 10_000, seed: int = 0, few_s
         taus,
         {name: stats.performance_profile(scores[name], taus, reps=few, seed=seed, few_seeds=True) for name in with_runs},
         _improvement(scores, with_runs, few, seed),
+        stats.rank_distribution({name: scores[name] for name in with_runs}) if len(with_runs) > 1 else None,
         {group.name: _per_task(group, raw[group.name], reps, seed, few_seeds) for group in groups},
         {group.name: _marks(groups[0], group, tasks, reps, seed, few_seeds) for group in groups[1:]},
         {group.name: made for group in groups if (made := _curve(group, tasks, ends, few, seed)) is not None},

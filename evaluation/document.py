@@ -14,7 +14,7 @@ from rlplatform.evaluation.analysis import Analysis
 from rlplatform.evaluation.compare import Comparison, compare
 from rlplatform.evaluation.page import Section, page, paragraphs, picture
 
-SHOWN = {"aggregates": "aggregates", "profiles": None, "improvement": "improvement", "tasks": "tasks", "curves": None, "task_curves": None}  # fmt: skip
+SHOWN = {"aggregates": "aggregates", "profiles": None, "improvement": "improvement", "ranks": None, "tasks": "tasks", "curves": None, "task_curves": None}  # fmt: skip
 METHODS = (
     "IQM: mean of the middle half of all runs; median and mean are over tasks, of each task's mean over runs; optimality gap: how far "
     "scores fall short of 1 on average. Intervals are 95 % percentile intervals of a bootstrap that draws runs with replacement within "
@@ -97,7 +97,8 @@ def to_html(an: Analysis, verdicts: Sequence[Comparison], pictures: dict[str, st
         items = "".join(f"<li>{html.escape(found.verdict)}</li>" for found in verdicts)
         sections.append(Section("verdicts", "In words", f'<ul class="verdicts">{items}</ul>{warning}'))
     headings = {
-        "aggregates": "Aggregates", "profiles": "Performance profiles", "improvement": "Probability of improvement", "tasks": "Tasks",
+        "aggregates": "Aggregates", "profiles": "Performance profiles", "improvement": "Probability of improvement", "ranks": "Ranks",
+        "tasks": "Tasks",
         "curves": "Learning curves", "task_curves": "Learning curves by task",
     }  # fmt: skip
     for name, heading in headings.items():

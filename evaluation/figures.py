@@ -36,6 +36,8 @@ def figures(an: Analysis) -> dict[str, tuple[str, Draw]]:
         drawn["profiles"] = ("Performance profiles with 95 % bands", profiles)
     if an.improvement:
         drawn["improvement"] = ("Probability that a run of the row scores above a run of the column", improvement)
+    if an.ranks is not None and len(an.ranks.algorithms) > 2:  # of two, P(improvement) says it all
+        drawn["ranks"] = ("Probability of each rank on a task", ranks)
     if len(an.tasks) > 1:
         drawn["tasks"] = ("Scores of every task with 95 % intervals", tasks)
     if an.curves and len(an.tasks) > 1:
@@ -140,6 +142,46 @@ def improvement(an: Analysis, width: float = WIDE) -> Figure:
     panel.grid(which="minor", color="white", linewidth=2.5)
     panel.tick_params(which="minor", length=0)
     return fig
+
+
+def ranks(an: Analysis, width: float = WIDE) -> Figure:
+    """A bar a group, best mean rank on top, parted by how likely each rank is: the darker, the better."""
+    assert an.ranks is not None
+    share, expected = an.ranks.overall, an.ranks.expected
+    shown = [next(group for group in an.groups if group.name == name) for name in an.ranks.algorithms]
+    order = np.argsort(expected, kind="stable")
+    n = len(shown)
+    narrow = width < WIDE
+    fig = _figure(width, 0.75 + 0.42 * n)
+    panel = fig.subplots()
+    _plain(panel, grid="x")
+    panel.grid(visible=False)
+    for y, i in enumerate(order):
+        colour, left = np.array(to_rgb(_colour(an, shown[i]))), 0.0
+        for rank in range(n):
+            strength = 1.0 - 0.85 * rank / (n - 1)
+            tint = 1.0 - strength * (1.0 - colour)
+            panel.barh(y, share[i, rank], left=left, height=0.74, color=tuple(tint), edgecolor="white", linewidth=1.2)
+            if share[i, rank] > (0.12 if narrow else 0.05):
+                ink = "white" if tint @ (0.299, 0.587, 0.114) < 0.55 else INK
+                words = f"{_ordinal(rank + 1)}\n{share[i, rank]:.0%}"
+                panel.text(left + share[i, rank] / 2, y, words, ha="center", va="center", fontsize=7.5, color=ink)
+            left += share[i, rank]
+        panel.text(1.01, y, f"{expected[i]:.2f}", ha="left", va="center", fontsize=9, fontweight="bold", color=INK)
+    panel.text(1.01, -0.62, "mean rank", ha="left", va="center", fontsize=7.5, color=SOFT)
+    panel.set_xlim(0, 1.12 if not narrow else 1.22)
+    panel.set_ylim(n - 0.5, -0.8)
+    panel.set_xticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25 %", "50 %", "75 %", "100 %"])
+    panel.set_yticks(range(n), [_label(shown[i], 14 if narrow else 24) for i in order], fontsize=9)
+    panel.tick_params(axis="y", length=0)
+    for label, i in zip(panel.get_yticklabels(), order, strict=True):
+        label.set(color=_dark(_colour(an, shown[i])), fontweight="bold")
+    return fig
+
+
+def _ordinal(rank: int) -> str:
+    ending = "th" if 10 <= rank % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(rank % 10, "th")
+    return f"{rank}{ending}"
 
 
 def tasks(an: Analysis, width: float = WIDE) -> Figure:
@@ -402,6 +444,7 @@ def captions(an: Analysis) -> Mapping[str, str]:
         scale = " Dashed: random play (0) and human (1)."
     return {
         "aggregates": "Diamonds and other marks: estimates; bars: 95 % intervals of a stratified bootstrap over runs. Tasks weigh the same.",
+        "ranks": "One run of each agent is drawn on a task and they are ranked; averaged over tasks and all draws, exactly.",
         "profiles": "A line higher everywhere is a better agent. Bands: 95 %, pointwise.",
         "improvement": "Averaged over tasks, ties counted half. Above 0.5 the row is the better one.",
         "tasks": f"Mean over runs with its 95 % interval, each by itself.{scale}",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlplatform.evaluation import protocols
-from rlplatform.evaluation.published import agent_tasks, benchmark_of, curve, published, source, task_name
+from rlplatform.evaluation.published import agent_named, agent_tasks, benchmark_of, curve, published, source, task_name
 from rlplatform.evaluation.runs import Run, find
 from rlplatform.evaluation.stats import Floats
 from rlplatform.evaluation.store import AGENT_STEPS, benchmarks
@@ -85,7 +85,7 @@ def gather(paths: Sequence[Path], against: Sequence[str] = (), benchmark: str | 
 
     Args:
         paths: as for `read_groups`; may be empty, then the benchmark has to be named or is Atari-100k.
-        against: published agents.
+        against: published agents, or presets that re-implement one.
     """
     ours = read_groups(paths, benchmark)
     where = benchmark or (ours[0].benchmark if ours else "atari100k")
@@ -93,7 +93,8 @@ def gather(paths: Sequence[Path], against: Sequence[str] = (), benchmark: str | 
         raise ValueError(f"nothing was published on {', '.join(ours[0].scores)}: there is nothing to compare with")
     if where is not None and where not in benchmarks():
         raise ValueError(f"no benchmark {where!r}; known: {', '.join(benchmarks())}")
-    theirs = [published_group(where, agent) for agent in dict.fromkeys(against)] if where is not None else []
+    names = dict.fromkeys(agent_named(where, agent) for agent in against) if where is not None else {}
+    theirs = [published_group(where, agent) for agent in names] if where is not None else []
     taken = {group.name for group in theirs}
     ours = [replace(group, name=f"{group.name} (ours)") if group.name in taken else group for group in ours]
     if not ours and not theirs:

@@ -132,6 +132,17 @@ def counterpart(benchmark: str, preset: str) -> str | None:
     )
 
 
+def agent_named(benchmark: str, name: str) -> str:
+    """The published agent of this name, or else the one that a preset of this name re-implements ("bbf": "bbf_rr2").
+
+    Raises:
+        ValueError: neither is there; the message says what is.
+    """
+    known = {entry.agent for entry in sources() if entry.benchmark == benchmark}
+    found = name if name in known else counterpart(benchmark, name) or name
+    return source(benchmark, found).agent
+
+
 @dataclass(frozen=True)
 class Standing:
     """One run of ours within the published runs of a task."""

@@ -196,6 +196,10 @@ def to_csv(an: Analysis) -> str:
             writer.writerow(["aggregates", group.name, "", "", name, *_numbers(found), group.seeds])
     for (a, b), chance in an.improvement.items():
         writer.writerow(["improvement", a, b, "", "P(group > against)", *_numbers(chance), ""])
+    if an.ranks is not None:
+        for name, row in zip(an.ranks.algorithms, an.ranks.overall, strict=True):
+            for rank, share in enumerate(row, start=1):
+                writer.writerow(["ranks", name, "", "", f"P(rank {rank})", repr(float(share)), "", "", ""])
     for group in an.groups:
         for task in an.tasks:
             runs = "" if group.means else len(group.scores[task])

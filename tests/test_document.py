@@ -70,7 +70,7 @@ class Page(HTMLParser):
 def test_all_files_are_there(report) -> None:
     an, out = report
     drawn = list(figures.figures(an))
-    assert drawn == ["aggregates", "profiles", "improvement", "tasks", "curves", "task_curves"]
+    assert drawn == ["aggregates", "profiles", "improvement", "ranks", "tasks", "curves", "task_curves"]
     want = {"report.html", "report.md", "tables.csv", "tables.tex", "figures"}
     assert {path.name for path in out.iterdir()} == want
     assert {path.name for path in (out / "figures").iterdir()} == {
@@ -88,7 +88,7 @@ def test_the_page_needs_no_network_and_no_script(report) -> None:
     assert page.open == []
     assert "script" not in page.tags
     assert all(link.startswith("data:") for link in page.fetched)
-    assert len(page.fetched) == 1 + 2 * 6  # an icon, and each figure wide and narrow
+    assert len(page.fetched) == 1 + 2 * 7  # an icon, and each figure wide and narrow
     assert not re.search(r"url\(|@import", text)
     assert {link.removeprefix("#") for link in page.links} == set(page.ids)
     for link in page.fetched[1:]:
@@ -128,7 +128,7 @@ def test_markdown_and_its_pictures(report) -> None:
     text = (out / "report.md").read_text()
     for picture in re.findall(r"!\[[^]]+\]\(([^)]+)\)", text):
         assert (out / picture).is_file()
-    assert text.count("![") == 6
+    assert text.count("![") == 7
     assert columns_agree(text) == len(tables.tables(an))
 
 
@@ -260,6 +260,26 @@ def test_figures_show_the_numbers_of_the_analysis(report) -> None:
     colours = [figures.PALETTE[i] for i in range(4)]
     assert len(set(colours)) == 4
     assert len(set(figures.MARKERS)) == len(figures.PALETTE)
+
+
+def test_the_rank_plot_shows_the_ranks_best_first(report) -> None:
+    an, _ = report
+    figure = figures.ranks(an)
+    assert an.ranks is not None
+    widths = np.array([bar.get_width() for bar in figure.axes[0].patches]).reshape(len(an.ranks.algorithms), -1)
+    order = np.argsort(an.ranks.expected)
+    np.testing.assert_allclose(widths, an.ranks.overall[order])
+    np.testing.assert_allclose(widths.sum(1), 1.0)
+    assert an.ranks.algorithms[order[0]] == "bbf_rr2"
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert f"{an.ranks.expected[order[0]]:.2f}" in words
+
+
+@pytest.mark.parametrize(
+    ("rank", "word"), [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th"), (21, "21st")]
+)
+def test_ordinals(rank, word) -> None:
+    assert figures._ordinal(rank) == word
 
 
 def test_labels_are_spread_in_order() -> None:

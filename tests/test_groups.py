@@ -166,3 +166,9 @@ def test_gather_keeps_names_apart_and_the_first_first(tmp_path) -> None:
     with pytest.raises(ValueError, match="one report is about one benchmark, got der: atari100k, mrq: gym"):
         common_tasks([published_group("atari100k", "der"), published_group("gym", "mrq")])
     assert [group.benchmark for group in gather([], ["mrq"], "gym")] == ["gym"]
+
+
+def test_a_preset_names_the_published_agent_that_it_re_implements() -> None:
+    assert [group.name for group in gather([], ["bbf", "der", "spr", "bbf_rr2"])] == ["bbf_rr2", "der", "spr"]
+    with pytest.raises(ValueError, match="no published scores of 'bfb'"):
+        gather([], ["bfb"])
