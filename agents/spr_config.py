@@ -7,7 +7,7 @@ import torch
 
 from rlplatform.techniques.resets import ResetConfig
 
-ENCODERS = ("nature", "impala", "flatten")
+ENCODERS = ("nature", "impala", "minatar", "flatten")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -24,7 +24,9 @@ class Release:
 class Config:
     """Hyper-parameters; the defaults are DER's. Steps are agent steps (4 emulator frames on Atari)."""
 
-    encoder: str = "nature"  # "nature" or "impala" for pixels [height, width], "flatten" for tiny frames
+    encoder: str = (
+        "nature"  # "nature" or "impala" for pixels [height, width], "minatar" [channels, h, w], "flatten" for tiny ones
+    )
     width: int = 1  # of the Impala encoder: its channels are (16, 32, 32) * width
     hidden: int = 512  # units between the encoder and the head
     atoms: int = 51  # of the return distribution, on [-v_max, v_max]; 1: the mean alone, with the Huber loss

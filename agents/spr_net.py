@@ -8,7 +8,7 @@ import torch.nn.functional as F  # its name everywhere
 from torch import Tensor, nn
 
 from rlplatform.agents.spr_config import Config
-from rlplatform.nets import Encoder, Flatten, ImpalaCNN, Linear, NatureCNN, Noise, NoisyLinear, Transition
+from rlplatform.nets import Encoder, Flatten, ImpalaCNN, Linear, MinAtarCNN, NatureCNN, Noise, NoisyLinear, Transition
 from rlplatform.streams import Stream
 from rlplatform.types import Spec
 
@@ -29,6 +29,8 @@ def encoder(config: Config, spec: Spec) -> Encoder:
         return ImpalaCNN(spec.stack, spec.frame_shape, config.width)
     if config.encoder == "nature":
         return NatureCNN(spec.stack, spec.frame_shape)
+    if config.encoder == "minatar":
+        return MinAtarCNN(spec.stack, spec.frame_shape)
     return Flatten(spec.stack, spec.frame_shape, 255.0 if spec.frame_dtype == "uint8" else 1.0)
 
 

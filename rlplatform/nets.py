@@ -108,6 +108,32 @@ class NatureCNN(nn.Module):
         return flat(x)
 
 
+class MinAtarCNN(nn.Module):
+    """The network of MinAtar's paper (Young and Tian 2019, arXiv:1903.03176): 16 3x3 filters without padding, and ReLU. Frames
+    are [channels, height, width], bytes; those of a stack lie behind each other as channels."""
+
+    def __init__(self, stack: int, frame: tuple[int, ...]) -> None:
+        super().__init__()
+        if len(frame) != 3 or min(frame[1:]) < 3:
+            raise ValueError(
+                f"the MinAtar CNN takes frames [channels, height, width] of at least 3 x 3, got {list(frame)}"
+            )
+        channels, height, width = frame
+        self.map_shape: tuple[int, int, int] | None = (16, height - 2, width - 2)
+        self.features = 16 * (height - 2) * (width - 2)
+        self.weight = nn.Parameter(torch.empty(16, stack * channels, 3, 3))
+        self.bias = nn.Parameter(torch.empty(16))
+
+    def init_(self, stream: Stream) -> None:
+        xavier_(self.weight.data, stream)
+        self.bias.data.zero_()
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """[B, stack, channels, height, width], 0 to 255 of any dtype -> [B, features]."""
+        x = obs.flatten(1, 2).to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
+        return flat(F.relu(F.conv2d(x, self.weight * (1.0 / 255.0), self.bias)))
+
+
 class ResidualBlock(nn.Module):
     """x + conv(relu(conv(relu(x)))), 3x3 convolutions of as many channels, without normalisation."""
 

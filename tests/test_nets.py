@@ -6,7 +6,7 @@ import torch
 
 from reference import c51
 from reference import conv as reference
-from rlplatform.nets import Flatten, NatureCNN, NoisyLinear, SameConv, same_padding
+from rlplatform.nets import Flatten, MinAtarCNN, NatureCNN, NoisyLinear, SameConv, same_padding
 from rlplatform.streams import Stream
 
 
@@ -146,3 +146,23 @@ def test_noise_has_the_moments_of_the_factorised_draw():
     assert abs(product.mean()) < 5 * (2 / np.pi / len(product)) ** 0.5
     assert abs((product**2).mean() - 2 / np.pi) < 5 * ((1 - (2 / np.pi) ** 2) / len(product)) ** 0.5
     assert stream.counter == 200 * -(-90 // 4)  # and nothing else was drawn
+
+
+def test_the_minatar_network_by_definition():
+    net = MinAtarCNN(2, (3, 10, 9))
+    net.init_(Stream(0, "init"))
+    x = np.random.default_rng(0).integers(0, 256, (4, 2, 3, 10, 9)).astype(np.uint8)
+    weight = net.weight.detach().double().numpy()
+    expected = np.zeros((4, 16, 8, 7))
+    for r in range(8):
+        for c in range(7):
+            window = x.reshape(4, 6, 10, 9)[:, :, r : r + 3, c : c + 3] / 255.0
+            expected[:, :, r, c] = np.maximum(np.einsum("bcij,ocij->bo", window, weight), 0.0)
+    ours = net(torch.from_numpy(x)).detach().numpy()
+    assert net.map_shape == (16, 8, 7)
+    np.testing.assert_allclose(
+        ours, np.moveaxis(expected, 1, 3).reshape(4, -1), rtol=0, atol=2e-6
+    )  # float32: 2e-7 measured
+    for frame in ((10, 10), (3, 2, 9)):
+        with pytest.raises(ValueError, match="at least 3 x 3"):
+            MinAtarCNN(1, frame)
