@@ -172,6 +172,24 @@ void the_limit_truncates() {
   CHECK(outcome.terminated && outcome.truncated);
 }
 
+// Each side of the track, and of the pole, ends the episode at its bound: a step moves by 0.02 s of the velocity.
+void cartpole_ends_on_every_side() {
+  rlp::Stream stream{3, 0};
+  for (const int axis : {1, 3}) {  // the cart's position, the pole's angle
+    const double bound = axis == 1 ? CartPole::max_x : CartPole::max_theta;
+    for (const double side : {-1.0, 1.0}) {
+      for (const double beyond : {-0.001, 0.001}) {
+        std::int64_t in[5] = {7, 0, 0, 0, 0};
+        in[axis] = std::bit_cast<std::int64_t>(side * (bound - 0.02));
+        in[axis + 1] = std::bit_cast<std::int64_t>(side * (1.0 + beyond));
+        CartPole env(200);
+        CHECK(env.load(in));
+        CHECK(env.step(0, stream).terminated == (beyond > 0.0));
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -194,5 +212,6 @@ int main() {
   states_where_the_game_is_over_are_refused();
   bad_continuous_actions_are_found();
   the_limit_truncates();
+  cartpole_ends_on_every_side();
   return check::failures();
 }
