@@ -1,3 +1,4 @@
+#include <array>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -190,6 +191,49 @@ void cartpole_ends_on_every_side() {
   }
 }
 
+// Speed and position after a step with full force that way, from a state that play hardly ever reaches.
+template <rlp::Env E>
+std::array<float, 2> driven(float x, float speed, int force) {
+  rlp::Stream stream{3, 0};
+  E env(200);
+  const std::int64_t in[] = {7, std::bit_cast<std::int64_t>(static_cast<double>(x)), std::bit_cast<std::int64_t>(static_cast<double>(speed))};
+  CHECK(env.load(in));
+  if constexpr (rlp::Continuous<E>) {
+    const float action = static_cast<float>(force);
+    env.step(&action, stream);
+  } else {
+    env.step(1 + force, stream);
+  }
+  std::array<float, 2> frame;
+  env.draw(frame.data());
+  return frame;
+}
+
+template <rlp::Env E>
+void cars_keep_to_their_bounds() {
+  CHECK(driven<E>(-0.9f, 0.0695f, 1)[1] == 0.07f && driven<E>(0.0f, -0.0695f, -1)[1] == -0.07f);
+  CHECK(std::fabs(driven<E>(-0.9f, 0.0695f, 1)[0] + 0.83f) < 1e-6f);  // moved by the clipped speed
+  CHECK(driven<E>(0.5999f, -0.0001f, 1)[0] == 0.6f);
+  CHECK((driven<E>(-1.19f, -0.05f, -1) == std::array{-1.2f, 0.0f}));
+}
+
+// A step of Gymnasium's at which both angles wrap and both velocities are clipped; and its mirror image.
+void acrobot_keeps_to_its_bounds() {
+  rlp::Stream stream{3, 0};
+  for (const int side : {1, -1}) {
+    const double before[] = {-0.5, 1.5, 5.3, 24.4};
+    const double after[] = {-2.091509500678346, -2.4243479564454393, 12.566370614359172, 28.274333882308138};
+    std::int64_t state[5] = {7};
+    for (std::size_t k = 0; k < 4; ++k) state[1 + k] = std::bit_cast<std::int64_t>(side * before[k]);
+    Acrobot env(200);
+    CHECK(env.load(state));
+    env.step(1 + side, stream);
+    env.save(state);
+    for (std::size_t k = 0; k < 4; ++k)  // 1e-13: a few roundings of sines and cosines, measured 0
+      CHECK(std::fabs(std::bit_cast<double>(state[1 + k]) - side * after[k]) <= 1e-13);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -213,5 +257,8 @@ int main() {
   bad_continuous_actions_are_found();
   the_limit_truncates();
   cartpole_ends_on_every_side();
+  cars_keep_to_their_bounds<MountainCar>();
+  cars_keep_to_their_bounds<MountainCarContinuous>();
+  acrobot_keeps_to_its_bounds();
   return check::failures();
 }
