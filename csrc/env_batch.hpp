@@ -23,30 +23,59 @@ struct Outcome {
   bool truncated = false;
 };
 
+// What an environment draws a frame of: E::Cell, or bytes where it names none.
+template <typename E>
+struct CellOf {
+  using type = std::uint8_t;
+};
+template <typename E>
+  requires requires { typename E::Cell; }
+struct CellOf<E> {
+  using type = typename E::Cell;
+};
+template <typename E>
+using Cell = typename CellOf<E>::type;
+
 // One environment: a small trivially copyable value, so that the same code runs on the CPU and on a GPU. It owns neither
 // memory nor randomness: frames go where draw() is told, random numbers come from the stream it is handed.
 //   saved     the integers that save() gives. load() takes them back, or says false where no such state exists.
 template <typename E>
-concept Env = std::is_trivially_copyable_v<E> &&
-              requires(E env, const E fixed, Stream& stream, std::uint8_t* frame, const std::int64_t* in, std::int64_t* out) {
-                { E::saved } -> std::convertible_to<std::size_t>;
-                { fixed.actions() } -> std::convertible_to<std::int64_t>;
-                { fixed.frame_size() } -> std::convertible_to<std::size_t>;
-                { env.reset(stream) } -> std::same_as<void>;
-                { env.step(std::int64_t{}, stream) } -> std::same_as<Outcome>;
-                { fixed.draw(frame) } -> std::same_as<void>;
-                { fixed.save(out) } -> std::same_as<void>;
-                { env.load(in) } -> std::same_as<bool>;
-              };
+concept Game = std::is_trivially_copyable_v<E> &&
+               requires(E env, const E fixed, Stream& stream, Cell<E>* frame, const std::int64_t* in, std::int64_t* out) {
+                 { E::saved } -> std::convertible_to<std::size_t>;
+                 { fixed.frame_size() } -> std::convertible_to<std::size_t>;
+                 { env.reset(stream) } -> std::same_as<void>;
+                 { fixed.draw(frame) } -> std::same_as<void>;
+                 { fixed.save(out) } -> std::same_as<void>;
+                 { env.load(in) } -> std::same_as<bool>;
+               };
+
+// An action is one of 0, ..., actions() - 1.
+template <typename E>
+concept Discrete = Game<E> && requires(E env, const E fixed, Stream& stream) {
+  { fixed.actions() } -> std::convertible_to<std::int64_t>;
+  { env.step(std::int64_t{}, stream) } -> std::same_as<Outcome>;
+};
+
+// An action is `action_size` numbers in [-1, 1].
+template <typename E>
+concept Continuous = Game<E> && requires(E env, Stream& stream, const float* action) {
+  { E::action_size } -> std::convertible_to<std::size_t>;
+  { env.step(action, stream) } -> std::same_as<Outcome>;
+};
+
+template <typename E>
+concept Env = Discrete<E> || Continuous<E>;
 
 // Where a step's results go, row i for environment i: frame and final_frame [N, frame_size], the rest [N].
+template <typename Cell = std::uint8_t>
 struct StepOut {
-  std::uint8_t* frame;
+  Cell* frame;
   float* reward;
   bool* terminated;
   bool* truncated;
   bool* reset;
-  std::uint8_t* final_frame;  // written in the rows where `reset` is true, and only there
+  Cell* final_frame;  // written in the rows where `reset` is true, and only there
 };
 
 // Same-step auto-reset: an environment whose game ended has begun the next one when step() returns; the frame on which it
@@ -56,6 +85,18 @@ struct StepOut {
 template <Env E>
 class EnvBatch {
  public:
+  using Cell = rlp::Cell<E>;
+  using Action = std::conditional_t<Continuous<E>, float, std::int64_t>;
+
+  // Numbers in one environment's action.
+  static constexpr std::size_t action_size = [] {
+    if constexpr (Continuous<E>) {
+      return std::size_t{E::action_size};
+    } else {
+      return std::size_t{1};
+    }
+  }();
+
   // One environment for each key; `prototype` holds the settings they share.
   EnvBatch(const E& prototype, const std::uint64_t* key, std::size_t n, std::size_t threads)
       : env_(n, prototype), stream_(n), pool_(std::make_unique<ThreadPool>(std::max<std::size_t>(1, std::min(threads, n)))) {
@@ -67,36 +108,53 @@ class EnvBatch {
   [[nodiscard]] bool started() const noexcept { return started_; }
   [[nodiscard]] const E& prototype() const noexcept { return env_.front(); }
 
+  // How many discrete actions there are; 0 where actions are continuous.
+  [[nodiscard]] std::int64_t actions() const noexcept {
+    if constexpr (Continuous<E>) {
+      return 0;
+    } else {
+      return prototype().actions();
+    }
+  }
+
   // Begin a game everywhere; frame is [N, frame_size].
-  void reset(std::uint8_t* frame) {
-    const std::size_t bytes = frame_size();
+  void reset(Cell* frame) {
+    const std::size_t cells = frame_size();
     pool_->parallel_for(size(), [&](std::size_t begin, std::size_t end) {
       for (std::size_t i = begin; i < end; ++i) {
         env_[i].reset(stream_[i]);
-        env_[i].draw(frame + i * bytes);
+        env_[i].draw(frame + i * cells);
       }
     });
     started_ = true;
   }
 
-  // The first action outside [0, actions), as its environment's number; size() where all are good.
-  [[nodiscard]] std::size_t first_bad_action(const std::int64_t* action) const noexcept {
-    const auto bad = [bound = prototype().actions()](std::int64_t a) { return a < 0 || a >= bound; };
-    return static_cast<std::size_t>(std::find_if(action, action + size(), bad) - action);
+  // Where in action [N, action_size] the first number is that is no action: outside [0, actions()), or outside [-1, 1] or
+  // NaN. size() * action_size where all are good.
+  [[nodiscard]] std::size_t first_bad_action(const Action* action) const noexcept {
+    const auto bad = [bound = actions()](Action a) {
+      if constexpr (Continuous<E>) {
+        return !(a >= -1.0f && a <= 1.0f);
+      } else {
+        return a < 0 || a >= bound;
+      }
+    };
+    const std::size_t numbers = size() * action_size;
+    return static_cast<std::size_t>(std::find_if(action, action + numbers, bad) - action);
   }
 
   // One agent step everywhere. Needs started() and actions in range.
-  void step(const std::int64_t* action, const StepOut& out) {
-    const std::size_t bytes = frame_size();
+  void step(const Action* action, const StepOut<Cell>& out) {
+    const std::size_t cells = frame_size();
     pool_->parallel_for(size(), [&](std::size_t begin, std::size_t end) {
       for (std::size_t i = begin; i < end; ++i) {
-        const Outcome outcome = env_[i].step(action[i], stream_[i]);
+        const Outcome outcome = stepped(env_[i], action + i * action_size, stream_[i]);
         const bool over = outcome.terminated || outcome.truncated;
         if (over) {
-          env_[i].draw(out.final_frame + i * bytes);
+          env_[i].draw(out.final_frame + i * cells);
           env_[i].reset(stream_[i]);
         }
-        env_[i].draw(out.frame + i * bytes);
+        env_[i].draw(out.frame + i * cells);
         out.reward[i] = outcome.reward;
         out.terminated[i] = outcome.terminated;
         out.truncated[i] = outcome.truncated;
@@ -127,6 +185,14 @@ class EnvBatch {
   }
 
  private:
+  static Outcome stepped(E& env, const Action* action, Stream& stream) {
+    if constexpr (Continuous<E>) {
+      return env.step(action, stream);
+    } else {
+      return env.step(*action, stream);
+    }
+  }
+
   std::vector<E> env_;
   std::vector<Stream> stream_;
   std::unique_ptr<ThreadPool> pool_;

@@ -87,7 +87,7 @@ struct Stream {
   }
 
   // n doubles in [0, 1): ceil(n / 2) blocks.
-  void uniform(double* out, std::size_t n) noexcept {
+  RLP_HD void uniform(double* out, std::size_t n) noexcept {
     for (std::size_t i = 0; i < n; i += 2) {
       const Block b = philox(key, counter++);
       out[i] = to_unit(b.word[0], b.word[1]);

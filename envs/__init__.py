@@ -7,10 +7,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlplatform.envs.suites import AtariProtocol, CatchProtocol, Suite, load_suite, unknown
+from rlplatform.envs.suites import AtariProtocol, CatchProtocol, ControlProtocol, Suite, load_suite, unknown
 from rlplatform.types import EnvBatch
 
-__all__ = ["AtariProtocol", "CatchProtocol", "Suite", "make", "register", "suite_of", "suites", "tasks"]
+__all__ = [
+    "AtariProtocol",
+    "CatchProtocol",
+    "ControlProtocol",
+    "Suite",
+    "make",
+    "register",
+    "suite_of",
+    "suites",
+    "tasks",
+]
 
 Factory = Callable[..., EnvBatch]  # (task, n, seed, first_env, protocol, **options)
 EXACT = "exact"  # the backend that every task has: it draws from our streams and can be saved
@@ -29,13 +39,13 @@ def make(
     """N environments of one task, environment i drawing from the stream (seed, "env", first_env + i).
 
     Args:
-        task: "catch", "atari/<Game>", or what `register` added.
+        task: "catch", "atari/<Game>", "control/<Game>", or what `register` added.
         n: how many, >= 1.
         seed: of the run.
         first_env: number of the first of them among all environments of the run.
         protocol: replaces the suite's; a string names one of the suite's variants.
         backend: "exact", which saves and restores to the bit, or for Atari "envpool", which does not and is threaded.
-        options: go to the factory ("catch": threads, 1 by default; "envpool": threads, the cores by default).
+        options: go to the factory ("catch", "control/<Game>": threads, 1 by default; "envpool": threads, the cores by default).
 
     Raises:
         ValueError: no such task (with the nearest names), a protocol of another suite, a backend that this task does not
@@ -108,6 +118,12 @@ def _catch(*args: Any, **options: Any) -> EnvBatch:
     return make_catch(*args, **options)
 
 
+def _control(*args: Any, **options: Any) -> EnvBatch:
+    from rlplatform.envs.control import make_control
+
+    return make_control(*args, **options)
+
+
 def _atari(*args: Any, **options: Any) -> EnvBatch:
     from rlplatform.envs.atari import AtariBatch
 
@@ -123,4 +139,5 @@ def _envpool(*args: Any, **options: Any) -> EnvBatch:
 _ENTRIES: dict[str, _Entry] = {
     "catch": _Entry(_catch, load_suite("catch", CatchProtocol)),
     "atari": _Entry(_atari, load_suite("atari100k", AtariProtocol, prefix="atari/"), {"envpool": _envpool}),
+    "control": _Entry(_control, load_suite("control", ControlProtocol, prefix="control/")),
 }

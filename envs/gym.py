@@ -1,6 +1,7 @@
 """Gymnasium's face: our batches as its environments, and its vector environments as our batches.
 
-Importing this module registers "rlplatform/Catch-v0" and "rlplatform/Atari-<Game>-v0" with Gymnasium.
+Importing this module registers "rlplatform/Catch-v0", "rlplatform/Atari-<Game>-v0" and classic control, under the names that it has
+in Gymnasium ("rlplatform/CartPole-v1").
 
 Episodes here are whole games: where a suite's protocol lets a life lost terminate, these faces switch that off, so that
 wrappers that sum rewards report scores. `protocol=` brings it back.
@@ -18,6 +19,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from rlplatform.actor import FrameStack
 from rlplatform.envs import make, suite_of, tasks
+from rlplatform.envs.control import GAMES
 from rlplatform.envs.native import check_state, describe
 from rlplatform.streams import Stream
 from rlplatform.types import Array, EnvBatch, Spec, State, Step
@@ -311,7 +313,11 @@ class GymBatch:
 
 
 def gym_id(task: str) -> str:
-    """The name under which Gymnasium knows a task: "atari/Pong" is "rlplatform/Atari-Pong-v0"."""
+    """The name under which Gymnasium knows a task: "atari/Pong" is "rlplatform/Atari-Pong-v0", "control/CartPole" is
+    "rlplatform/CartPole-v1", whose rules are those of its own "CartPole-v1"."""
+    family, _, game = task.partition("/")
+    if family == "control" and game in GAMES:
+        return f"rlplatform/{GAMES[game].gymnasium}"
     return "rlplatform/" + "-".join(part[:1].upper() + part[1:] for part in task.split("/")) + "-v0"
 
 

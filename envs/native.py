@@ -30,8 +30,9 @@ class NativeBatch:
     def step(self, action: Array) -> Step:
         core = self._open()
         found: Any = action  # whatever its annotation says
-        if not isinstance(found, np.ndarray) or found.dtype != np.int64 or found.shape != (self.n,):
-            raise ValueError(f"action must be int64 [{self.n}], got {describe(found)}")
+        dtype, shape = self.spec.action_dtype, (self.n, *self.spec.action_shape)
+        if not isinstance(found, np.ndarray) or found.dtype != dtype or found.shape != shape:
+            raise ValueError(f"action must be {dtype} {list(shape)}, got {describe(found)}")
         frame, reward, terminated, truncated, reset, final_frame, final_env = core.step(np.ascontiguousarray(found))
         self._frame = self._shaped(frame)
         return Step(self._frame, reward, terminated, truncated, reset, self._shaped(final_frame), final_env)
@@ -39,6 +40,8 @@ class NativeBatch:
     def render(self, i: int = 0) -> Array:
         """Environment i's frame as a picture, [height, width, 3] uint8: 16 x 16 pixels a cell."""
         self._open()
+        if len(self.spec.frame_shape) != 2 or self.spec.frame_dtype != "uint8":
+            raise ValueError(f"{self._name} has no picture: its frames are vectors")
         if self._frame is None:
             raise ValueError("nothing to render before reset(), or between load_state_dict() and step()")
         return np.repeat(np.kron(self._frame[i], np.ones((16, 16), np.uint8))[..., None], 3, axis=2)

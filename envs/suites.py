@@ -61,6 +61,22 @@ class CatchProtocol:
 
 
 @dataclass(frozen=True)
+class ControlProtocol:
+    """Steps after which an episode of each classic-control game is truncated. The defaults are Gymnasium's."""
+
+    acrobot_steps: int = 500
+    cartpole_steps: int = 500
+    mountain_car_steps: int = 200
+    mountain_car_continuous_steps: int = 999
+    pendulum_steps: int = 200
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if not 1 <= getattr(self, field.name) <= 10**9:
+                raise ValueError(f"protocol.{field.name} must be in [1, 1e9], got {getattr(self, field.name)}")
+
+
+@dataclass(frozen=True)
 class NoProtocol:
     """Of environments that leave nothing to choose."""
 
@@ -94,7 +110,8 @@ class Suite:
 
 
 def load_suite(name: str, protocol: type[Any], prefix: str = "") -> Suite:
-    """Read suites/<name>.yaml. Tasks are `prefix` + each key of `scores`, or `name` alone where there are none.
+    """Read suites/<name>.yaml. Tasks are `prefix` + each of `tasks` or, without these, each key of `scores`; `name` alone where
+    there are neither.
 
     Raises:
         ValueError: unknown or missing keys, values of another type, or outside their range.
@@ -109,7 +126,7 @@ def parse_suite(text: str, protocol: type[Any], prefix: str = "") -> Suite:
     if not isinstance(read, dict):
         raise ValueError("a suite is a mapping")  # noqa: TRY004  # a file is wrong, not a type
     required = {"name", "steps", "evaluation", "protocol"}
-    _check_keys("suite", read, required | {"variants", "scores"}, required)
+    _check_keys("suite", read, required | {"variants", "scores", "tasks"}, required)
     _check_keys("evaluation", read["evaluation"], {"episodes", "epsilon"}, {"episodes", "epsilon"})
     names = {field.name for field in dataclasses.fields(protocol)}
     _check_keys("protocol", read["protocol"], names, names)
@@ -119,8 +136,11 @@ def parse_suite(text: str, protocol: type[Any], prefix: str = "") -> Suite:
         _check_keys(f"variants.{variant}", changes, names, set())
         variants[str(variant)] = _build(protocol, {**read["protocol"], **changes})
     scores = {prefix + str(task): (float(pair[0]), float(pair[1])) for task, pair in read.get("scores", {}).items()}
+    tasks = tuple(prefix + str(task) for task in read.get("tasks", ())) or tuple(scores)
+    if extra := sorted(set(scores) - set(tasks)):
+        raise ValueError(f"scores of {', '.join(extra)}, which tasks lacks")
     return Suite(
-        name=str(read["name"]), tasks=tuple(scores) or (str(read["name"]),), steps=int(read["steps"]),
+        name=str(read["name"]), tasks=tasks or (str(read["name"]),), steps=int(read["steps"]),
         episodes=int(read["evaluation"]["episodes"]), epsilon=float(read["evaluation"]["epsilon"]),
         protocol=base, variants=variants, scores=scores,
     )  # fmt: skip

@@ -58,7 +58,7 @@ def test_normalisation_is_the_published_one():
 
 def test_every_task_can_be_made():
     assert tasks() == [task for suite in suites() for task in suite.tasks]
-    for task in ("catch", "atari/Alien", "atari/UpNDown"):
+    for task in ("catch", "atari/Alien", "atari/UpNDown", "control/Pendulum"):
         assert task in tasks()
         batch = make(task, 2, 0)
         frame = batch.reset()
@@ -109,6 +109,12 @@ def test_a_suite_is_read_from_text():
         "mini", ("x/a", "x/b"), 10, 3, 0.5, CatchProtocol(4, 3), {"wide": CatchProtocol(4, 9)},
         {"x/a": (0.0, 1.5), "x/b": (-1.0, 2.0)},
     )  # fmt: skip
+
+
+def test_tasks_without_scores_are_listed():
+    assert parse_suite(YAML + "tasks: [b, c, a]\n", CatchProtocol, "x/").tasks == ("x/b", "x/c", "x/a")
+    with pytest.raises(ValueError, match="scores of x/b, which tasks lacks"):
+        parse_suite(YAML + "tasks: [a]\n", CatchProtocol, "x/")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,51 @@
+"""Classic control in C++ (csrc/envs): Gymnasium's rules, thousands of environments a step."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rlplatform import _core
+from rlplatform.envs.native import NativeBatch, env_keys
+from rlplatform.envs.suites import ControlProtocol, unknown
+from rlplatform.types import Spec
+
+
+@dataclass(frozen=True)
+class Game:
+    """One of them."""
+
+    core: Any  # its bound rlp::EnvBatch, made of (keys, threads, limit)
+    gymnasium: str  # the environment of Gymnasium whose rules it has
+    limit: str  # the protocol's field of its time limit
+    frame: int  # numbers in an observation
+    actions: int  # discrete ones; 0: one number in [-1, 1]
+
+
+GAMES = {
+    "Acrobot": Game(_core.AcrobotBatch, "Acrobot-v1", "acrobot_steps", 6, 3),
+    "CartPole": Game(_core.CartPoleBatch, "CartPole-v1", "cartpole_steps", 4, 2),
+    "MountainCar": Game(_core.MountainCarBatch, "MountainCar-v0", "mountain_car_steps", 2, 3),
+    "MountainCarContinuous": Game(
+        _core.MountainCarContinuousBatch, "MountainCarContinuous-v0", "mountain_car_continuous_steps", 2, 0
+    ),
+    "Pendulum": Game(_core.PendulumBatch, "Pendulum-v1", "pendulum_steps", 3, 0),
+}
+
+
+def make_control(
+    task: str, n: int, seed: int, first_env: int, protocol: ControlProtocol, threads: int = 1
+) -> NativeBatch:
+    """The game of "control/<Game>": frames are Gymnasium's observations, float32 [4] for CartPole; the state behind them is float64.
+
+    Actions are Gymnasium's, but for Pendulum: float32 [N, 1] in [-1, 1] there, which is stretched to torques in [-2, 2].
+    Time limits truncate, and a step that is the last and terminates says both, as Gymnasium does.
+
+    Raises:
+        ValueError: no such game.
+    """
+    name = task.removeprefix("control/")
+    if name not in GAMES:
+        raise ValueError(unknown("game of classic control", name, GAMES))
+    game = GAMES[name]
+    limit: int = getattr(protocol, game.limit)
+    spec = Spec((game.frame,), "float32", stack=1, actions=game.actions, action_shape=() if game.actions else (1,))
+    return NativeBatch(game.core(env_keys(seed, first_env, n), threads, limit), task, spec, first_env, {"limit": limit})
