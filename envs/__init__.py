@@ -7,13 +7,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlplatform.envs.suites import AtariProtocol, CatchProtocol, ControlProtocol, Suite, load_suite, unknown
+from rlplatform.envs.suites import (
+    AtariProtocol,
+    CatchProtocol,
+    ControlProtocol,
+    MinAtarProtocol,
+    Suite,
+    load_suite,
+    unknown,
+)
 from rlplatform.types import EnvBatch
 
 __all__ = [
     "AtariProtocol",
     "CatchProtocol",
     "ControlProtocol",
+    "MinAtarProtocol",
     "Suite",
     "make",
     "register",
@@ -39,13 +48,14 @@ def make(
     """N environments of one task, environment i drawing from the stream (seed, "env", first_env + i).
 
     Args:
-        task: "catch", "atari/<Game>", "control/<Game>", or what `register` added.
+        task: "catch", "atari/<Game>", "control/<Game>", "minatar/<Game>", or what `register` added.
         n: how many, >= 1.
         seed: of the run.
         first_env: number of the first of them among all environments of the run.
         protocol: replaces the suite's; a string names one of the suite's variants.
         backend: "exact", which saves and restores to the bit, or for Atari "envpool", which does not and is threaded.
-        options: go to the factory ("catch", "control/<Game>": threads, 1 by default; "envpool": threads, the cores by default).
+        options: go to the factory ("catch", "control/<Game>", "minatar/<Game>": threads, 1 by default; "envpool": threads, the
+            cores by default).
 
     Raises:
         ValueError: no such task (with the nearest names), a protocol of another suite, a backend that this task does not
@@ -130,6 +140,12 @@ def _atari(*args: Any, **options: Any) -> EnvBatch:
     return AtariBatch(*args, **options)
 
 
+def _minatar(*args: Any, **options: Any) -> EnvBatch:
+    from rlplatform.envs.minatar import make_minatar
+
+    return make_minatar(*args, **options)
+
+
 def _envpool(*args: Any, **options: Any) -> EnvBatch:
     from rlplatform.envs.pool import PoolBatch
 
@@ -138,6 +154,7 @@ def _envpool(*args: Any, **options: Any) -> EnvBatch:
 
 _ENTRIES: dict[str, _Entry] = {
     "catch": _Entry(_catch, load_suite("catch", CatchProtocol)),
+    "minatar": _Entry(_minatar, load_suite("minatar", MinAtarProtocol, prefix="minatar/")),
     "atari": _Entry(_atari, load_suite("atari100k", AtariProtocol, prefix="atari/"), {"envpool": _envpool}),
     "control": _Entry(_control, load_suite("control", ControlProtocol, prefix="control/")),
 }

@@ -1,7 +1,7 @@
 """Gymnasium's face: our batches as its environments, and its vector environments as our batches.
 
-Importing this module registers "rlplatform/Catch-v0", "rlplatform/Atari-<Game>-v0" and classic control, under the names that it has
-in Gymnasium ("rlplatform/CartPole-v1").
+Importing this module registers "rlplatform/Catch-v0", "rlplatform/Atari-<Game>-v0", "rlplatform/MinAtar-<Game>-v0" and classic
+control, under the names that it has in Gymnasium ("rlplatform/CartPole-v1").
 
 Episodes here are whole games: where a suite's protocol lets a life lost terminate, these faces switch that off, so that
 wrappers that sum rewards report scores. `protocol=` brings it back.
@@ -25,6 +25,7 @@ from rlplatform.streams import Stream
 from rlplatform.types import Array, EnvBatch, Spec, State, Step
 
 STATE_VERSION = 1
+_SPELLINGS = {"minatar": "MinAtar"}  # families whose name is more than a capital and the rest
 
 
 class VectorFace(VectorEnv[Array, Array, Array]):
@@ -318,7 +319,8 @@ def gym_id(task: str) -> str:
     family, _, game = task.partition("/")
     if family == "control" and game in GAMES:
         return f"rlplatform/{GAMES[game].gymnasium}"
-    return "rlplatform/" + "-".join(part[:1].upper() + part[1:] for part in task.split("/")) + "-v0"
+    parts = (_SPELLINGS.get(part, part[:1].upper() + part[1:]) for part in task.split("/"))
+    return "rlplatform/" + "-".join(parts) + "-v0"
 
 
 def register_task(task: str) -> str:

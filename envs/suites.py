@@ -77,6 +77,21 @@ class ControlProtocol:
 
 
 @dataclass(frozen=True)
+class MinAtarProtocol:
+    """How a MinAtar game is played. The defaults are MinAtar's own."""
+
+    sticky: float = 0.1  # probability, at each step, that the previous action is taken instead
+    ramping: bool = True  # games grow harder with time or progress, where they can
+    episode_steps: int = 0  # agent steps after which a game is truncated; 0: never
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.sticky < 1.0:
+            raise ValueError(f"protocol.sticky must lie in [0, 1), got {self.sticky}")
+        if not 0 <= self.episode_steps < 2**31:
+            raise ValueError(f"protocol.episode_steps must lie in [0, 2^31), got {self.episode_steps}")
+
+
+@dataclass(frozen=True)
 class NoProtocol:
     """Of environments that leave nothing to choose."""
 

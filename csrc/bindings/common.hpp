@@ -16,6 +16,7 @@ void bind_returns(py::module_& m);
 void bind_replay(py::module_& m);
 void bind_envs(py::module_& m);
 void bind_control(py::module_& m);
+void bind_minatar(py::module_& m);
 void bind_pixels(py::module_& m);
 void bind_augment(py::module_& m);
 void bind_bootstrap(py::module_& m);
