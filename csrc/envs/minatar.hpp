@@ -54,10 +54,12 @@ using Row = std::uint32_t;
 inline constexpr Row full_row = (1u << side) - 1;
 
 RLP_HD constexpr bool has(Row row, std::int32_t column) noexcept { return (row >> column & 1u) != 0; }
-RLP_HD constexpr std::int32_t count(Row row) noexcept {  // std::popcount is not there for device code
-  std::int32_t n = 0;
-  for (; row != 0; row &= row - 1) ++n;
-  return n;
+// Bits that are set, by sums of pairs, nibbles and bytes: device code has no std::popcount, nor a plain x86-64 an instruction.
+RLP_HD constexpr std::int32_t count(Row row) noexcept {
+  row -= row >> 1 & 0x55555555u;
+  row = (row & 0x33333333u) + (row >> 2 & 0x33333333u);
+  row = (row + (row >> 4)) & 0x0F0F0F0Fu;
+  return static_cast<std::int32_t>(row * 0x01010101u >> 24);
 }
 RLP_HD constexpr void light(std::uint8_t* frame, std::int32_t channel, std::int32_t row, Row bits) noexcept {
   for (std::int32_t column = 0; column < side; ++column)

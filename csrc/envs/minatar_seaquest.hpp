@@ -17,14 +17,15 @@ class Seaquest {
   // oxygen, divers on board, divers.
   static constexpr std::int32_t channels = 10;
 
+  using Small = std::int8_t;  // so that the lists stay in the cache
   struct Bullet {
-    std::int32_t x = 0, y = 0;
+    Small x = 0, y = 0;
     bool right = false;
   };
   struct Swimmer {
-    std::int32_t x = 0, y = 0;
+    Small x = 0, y = 0;
     bool right = false;
-    std::int32_t move_in = 0, shoot_in = 0;  // steps; only submarines shoot
+    Small move_in = 0, shoot_in = 0;  // steps; only submarines shoot
   };
   // A bullet moves every step, so it is gone after ten: own ones, five steps apart, are at most two at once. A diver takes
   // 60 steps to cross and comes every 30. An enemy takes at most 60 steps to cross and one comes a step at most; it shoots
@@ -45,7 +46,7 @@ class Seaquest {
     }
     if (diver_in_ == 0) {
       const bool right = stream.uniform() < 0.5;
-      divers_.push({right ? 0 : side - 1, row_below_surface(stream), right, swimmer_steps, 0});
+      divers_.push(arriving(right, row_below_surface(stream), swimmer_steps, 0));
       diver_in_ = diver_every;
     }
     act(move);
@@ -132,8 +133,12 @@ class Seaquest {
   // One cell on; whether it is still on the board.
   template <typename T>
   RLP_HD static bool moved(T& other) noexcept {
-    other.x += other.right ? 1 : -1;
+    other.x = small(other.x + (other.right ? 1 : -1));
     return on_board(other.x);
+  }
+  [[nodiscard]] RLP_HD static Small small(std::int32_t x) noexcept { return static_cast<Small>(x); }
+  [[nodiscard]] RLP_HD static Swimmer arriving(bool right, std::int32_t y, std::int32_t move_in, std::int32_t shoot_in) noexcept {
+    return {small(right ? 0 : side - 1), small(y), right, small(move_in), small(shoot_in)};
   }
   [[nodiscard]] RLP_HD static std::int32_t row_below_surface(Stream& stream) noexcept {
     return 1 + static_cast<std::int32_t>(stream.below(8));
@@ -150,7 +155,7 @@ class Seaquest {
     const bool right = stream.uniform() < 0.5, shoots = stream.uniform() < 1.0 / 3.0;
     const std::int32_t y = row_below_surface(stream);
     if (oncoming(submarines_, y, right) || oncoming(fish_, y, right)) return;
-    (shoots ? submarines_ : fish_).push({right ? 0 : side - 1, y, right, enemy_steps(), shoots ? bullet_steps : 0});
+    (shoots ? submarines_ : fish_).push(arriving(right, y, enemy_steps(), shoots ? bullet_steps : 0));
   }
 
   // Steps that an enemy rests between two moves. One fewer at every second level.
@@ -160,7 +165,7 @@ class Seaquest {
 
   RLP_HD void act(Move move) noexcept {
     if (move == Move::fire && reload_ == 0) {
-      shots_.push({x_, y_, right_});
+      shots_.push({small(x_), small(y_), right_});
       reload_ = reload_steps;
     } else if (move == Move::left || move == Move::right) {
       right_ = move == Move::right;
@@ -227,7 +232,7 @@ class Seaquest {
       --enemy.move_in;
       return false;
     }
-    enemy.move_in = enemy_steps();
+    enemy.move_in = small(enemy_steps());
     if (!moved(enemy)) return true;
     if (here(enemy)) {
       outcome.terminated = true;
@@ -298,13 +303,13 @@ class Seaquest {
   static bool unpack(std::int64_t bits, Bullet& b) noexcept {
     if (!within(bits, 0, 199)) return false;
     const auto all = static_cast<std::int32_t>(bits);
-    b = {all % 10, all / 10 % 10, all / 100 == 1};
+    b = {small(all % 10), small(all / 10 % 10), all / 100 == 1};
     return b.y < side - 1;
   }
   static bool unpack(std::int64_t bits, Swimmer& s) noexcept {
     if (!within(bits, 0, 1200 * (bullet_steps + 1) - 1)) return false;
     const auto all = static_cast<std::int32_t>(bits);
-    s = {all % 10, all / 10 % 10, all / 100 % 2 == 1, all / 200 % 6, all / 1200};
+    s = {small(all % 10), small(all / 10 % 10), all / 100 % 2 == 1, small(all / 200 % 6), small(all / 1200)};
     return within(s.y, 1, side - 2);
   }
   template <typename T, std::int32_t N>

@@ -132,6 +132,36 @@ void a_full_sea_is_safe() {
   CHECK(taken == 200);
 }
 
+// One integer of a fresh game replaced: what is just outside its range is refused, the end of the range is not.
+template <typename G>
+bool takes(std::size_t at, std::int64_t value) {
+  MinAtar<G> env(plain);
+  Stream stream{15, 0};
+  env.reset(stream);
+  std::vector<std::int64_t> state(env.saved);
+  env.save(state.data());
+  state[at] = value;
+  return env.load(state.data());
+}
+
+void ranges_end_where_they_should() {
+  using namespace rlp::minatar;
+  CHECK(takes<Asterix>(0, 5) && !takes<Asterix>(0, 6) && !takes<Asterix>(0, -1));  // the last action
+  CHECK(takes<Asterix>(1, 0) && !takes<Asterix>(1, 1));                            // steps are not counted without a limit
+  CHECK(takes<Asterix>(3, 8) && takes<Asterix>(3, 1) && !takes<Asterix>(3, 9) && !takes<Asterix>(3, 0));
+  CHECK(takes<Asterix>(7, 9) && !takes<Asterix>(7, 10));
+  CHECK(takes<Asterix>(8, 40) && !takes<Asterix>(8, 41) && !takes<Asterix>(8, -1));
+  CHECK(takes<Breakout>(2, 9) && !takes<Breakout>(2, 10) && !takes<Breakout>(4, 9) && takes<Breakout>(4, 8));
+  CHECK(!takes<Breakout>(5, 0) && takes<Breakout>(5, -1) && !takes<Breakout>(12, 1024) && takes<Breakout>(12, 1023));
+  CHECK(takes<Freeway>(2, 1) && !takes<Freeway>(2, 0) && !takes<Freeway>(2, 10));
+  CHECK(!takes<Freeway>(5, 10) && takes<Freeway>(5, 9) && !takes<Freeway>(7, 0) && !takes<Freeway>(7, -6));
+  CHECK(takes<Seaquest>(2, 1) && takes<Seaquest>(2, 8) && takes<Seaquest>(2, 0) && !takes<Seaquest>(2, 9));  // its back is on the board
+  CHECK(takes<Seaquest>(7, -100) && takes<Seaquest>(7, 6) && !takes<Seaquest>(7, 7));
+  CHECK(takes<Seaquest>(11, 19) && !takes<Seaquest>(11, 20));
+  CHECK(takes<Seaquest>(12, 4) && !takes<Seaquest>(12, 5));  // own bullets
+  CHECK(takes<SpaceInvaders>(2, 9) && !takes<SpaceInvaders>(2, 10) && !takes<SpaceInvaders>(3, 5) && !takes<SpaceInvaders>(3, 13));
+}
+
 template <typename G>
 void batches_agree() {
   constexpr std::size_t n = 17;
@@ -181,5 +211,6 @@ int main() {
   all<rlp::minatar::SpaceInvaders>();
   few_keeps_its_order();
   a_full_sea_is_safe();
+  ranges_end_where_they_should();
   return check::failures();
 }
