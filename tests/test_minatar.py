@@ -160,6 +160,30 @@ def test_space_invaders_through_waves(ramping, fastest):
     assert min(intervals) == fastest
 
 
+def low_aliens(batch, oracle):
+    """Aliens far down, and bullets, in both. See SpaceInvaders::save for the places."""
+    state, game = batch.state_dict(), oracle.game
+    row, rng = state["state"][0], np.random.default_rng(state["key"][0])
+    game.alien_map[:] = 0
+    game.alien_map[5:] = rng.random((5, 10)) < 0.2
+    game.alien_map[5, 5] = 1  # there is always one
+    game.alien_map[9, 3:8] = 0  # not yet at the cannon
+    game.f_bullet_map = (rng.random((10, 10)) < 0.05).astype(float)
+    game.e_bullet_map = (rng.random((10, 10)) < 0.05).astype(float)
+    game.alien_dir, game.alien_move_timer = int(rng.choice([-1, 1])), int(rng.integers(3))
+    row[7], row[4] = game.alien_dir > 0, game.alien_move_timer
+    bits = 1 << np.arange(10)
+    for k, cells in enumerate((game.alien_map, game.f_bullet_map, game.e_bullet_map)):
+        row[8 + 10 * k : 18 + 10 * k] = cells.astype(int) @ bits
+    batch.load_state_dict(state)
+
+
+def test_space_invaders_at_the_bottom():
+    """Who is reached where, and what the last frame of a lost game shows."""
+    games = [len(play("SpaceInvaders", at_random, 12, seed=k, poke=low_aliens)) for k in range(150)]
+    assert sum(games) > 300
+
+
 def six_aboard(batch, oracle):
     """See Seaquest::save for the place."""
     state = batch.state_dict()
@@ -192,6 +216,47 @@ def test_seaquest_at_its_hardest(ramping):
     assert len(scores) > 2
     if ramping:
         assert max(crowd) > 15
+
+
+def crowd(batch, oracle):
+    """A sea of few cells and many swimmers, no two alike, and bullets among them, in both. See Seaquest::save for the places."""
+    state, game = batch.state_dict(), oracle.game
+    row, rng = state["state"][0], np.random.default_rng(state["key"][0])
+    game.sub_x, game.sub_y, game.surface, game.shot_timer = int(rng.integers(1, 9)), int(rng.integers(2, 4)), False, 5
+    row[2], row[3], row[8], row[5] = game.sub_x, game.sub_y, 0, 5
+    at = 12
+    for name, room, most in [
+        ("f_bullets", 4, 4),
+        ("divers", 4, 3),
+        ("e_bullets", 64, 6),
+        ("e_fish", 64, 12),
+        ("e_subs", 64, 12),
+    ]:
+        swims, shoots = name in {"divers", "e_fish", "e_subs"}, name == "e_subs"
+        codes = {
+            int(rng.integers(2, 8) + 10 * rng.integers(2, 4) + 100 * rng.integers(2))
+            + swims * 200 * int(rng.integers(6))
+            + shoots * 1200 * int(rng.integers(11))
+            for _ in range(rng.integers(most + 1))
+        }
+        if (
+            name == "f_bullets"
+        ):  # as in play, none right behind another: there, too, MinAtar would take one for the other
+            codes = {code // 10: code for code in codes}.values()
+        codes = rng.permutation(sorted(codes)).tolist()
+        row[at] = len(codes)
+        row[at + 1 : at + 1 + len(codes)] = codes
+        parts = [[c % 10, c // 10 % 10, c // 100 % 2 == 1, c // 200 % 6, c // 1200] for c in codes]
+        setattr(game, name, [part[: 3 + swims + shoots] for part in parts])
+        at += 1 + room
+    batch.load_state_dict(state)
+
+
+def test_seaquest_in_a_crowd():
+    """Who is hit where several are in one cell, and who still shoots. Without ramping, or two swimmers might become alike, which
+    in MinAtar's lists makes one of them move twice."""
+    scores = [sum(play("Seaquest", at_random, 10, MinAtarProtocol(ramping=False), k, crowd)) for k in range(250)]
+    assert sum(scores) > 250
 
 
 def rescue(game, rng, t):

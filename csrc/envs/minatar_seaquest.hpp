@@ -4,6 +4,9 @@
 // touches the submarine, the oxygen is spent, or it surfaces with no diver. With ramping, enemies come sooner after every
 // surfacing, and move faster after every second one, down to a limit.
 //
+// MinAtar takes things out of its lists by value, and so could take one for its double. In play no two that matter are alike when
+// one is taken out: own bullets are five steps apart, and whatever swims is told apart by its place and its timers.
+//
 // Draws: when an enemy is due, a uniform for its direction, one for its kind, and a number below 8, its row; then, when a
 // diver is due, a uniform and a number below 8.
 
