@@ -11,7 +11,9 @@ from rlplatform.envs.gym import GymBatch, gym_id
 from rlplatform.types import Step
 
 
-@pytest.mark.parametrize("name", ["rlplatform/Catch-v0", "rlplatform/Atari-Breakout-v0"])
+@pytest.mark.parametrize(
+    "name", ["rlplatform/Catch-v0", "rlplatform/Atari-Breakout-v0", "rlplatform/MinAtar-Seaquest-v0"]
+)
 def test_gymnasium_s_checker_is_content(name):
     check_env(gymnasium.make(name, render_mode="rgb_array").unwrapped)
 

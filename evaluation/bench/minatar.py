@@ -10,6 +10,7 @@ round, between turns that follow each other. Needs the minatar package (`pip ins
 """
 
 import argparse
+import importlib
 import json
 import os
 import statistics
@@ -31,10 +32,8 @@ class Package:
     """One environment of the minatar package."""
 
     def __init__(self, game: str) -> None:
-        from minatar import Environment
-
         name = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in game).lstrip("_")
-        self.env = Environment(name)
+        self.env = importlib.import_module("minatar").Environment(name)
         self.env.seed(0)
         self.env.reset()
 
@@ -93,7 +92,7 @@ def main() -> None:
     given = parser.parse_args()
 
     load = list(os.getloadavg())  # before we add to it: what else the machine was doing
-    rows = []
+    rows: list[dict[str, Any]] = []
     for game in given.games:
         for row in measure(game, given.envs, given.rounds):
             if not rows:
