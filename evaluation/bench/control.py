@@ -49,7 +49,7 @@ def players(n: int, threads: int) -> dict[str, tuple[Callable[[Array], Any], typ
         ours.reset()
         found[f"ours{suffix}"] = (ours.step, np.int64)
         if importlib.util.find_spec("envpool"):
-            import envpool
+            import envpool  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
             pool = envpool.make("CartPole-v1", env_type="gymnasium", num_envs=n, num_threads=count, seed=0)
             pool.reset()
