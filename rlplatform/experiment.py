@@ -117,10 +117,12 @@ def estimate(config: RunConfig) -> dict[str, str]:
     for _ in range(updates):
         agent.update()
     update_s = (time.perf_counter() - start) / updates
-    parameters = sum(array.numel() for array in _tensors(agent.weights()))
+    acting = sum(array.numel() for array in _tensors(agent.weights()))
+    # By "online" value agents keep what their optimiser moves; another agent's line leaves this number out.
+    learned = sum(array.numel() for array in _tensors(agent.state_dict().get("online", {})))
     hours = config.steps * (step_s + config.agent.replay_ratio * update_s) / 3600
     return {
-        "parameters": f"{parameters:,}",
+        "parameters that act": f"{acting:,}" + (f", that are learned: {learned:,}" if learned else ""),
         "replay memory at full capacity": "none" if replay is None else f"{replay.nbytes / 2**30:.2f} GiB",
         "time of an agent step": f"{1e3 * step_s:.1f} ms (while actions are random), of an update {1e3 * update_s:.1f} ms",
         "time of the run on this machine": f"about {hours:.1f} hours and its evaluation",

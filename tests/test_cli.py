@@ -1,11 +1,15 @@
-"""What the command line refuses: one line, exit code 1, nothing written."""
+"""The command line: what it refuses, in one line, with exit code 1 and nothing written; what a dry run says."""
 
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from rlplatform.agents.spr_net import Net
 from rlplatform.cli import EXIT_FAILED, app
+from rlplatform.runconfig import resolve_config
+from rlplatform.types import Spec
 
 
 @pytest.mark.parametrize(
@@ -36,3 +40,18 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: li
     assert done.exit_code == EXIT_FAILED
     assert message in done.output
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_says_what_a_run_would_take_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["train", "bbf", "catch", "--dry-run", "agent.hidden=16"])
+    assert result.exit_code == 0
+    assert "hidden: 16" in result.output
+    net = Net(
+        resolve_config("bbf", "catch", ["agent.hidden=16"]).agent, Spec((10, 5), "uint8", 1, actions=3), torch.float32
+    )
+    learned = sum(p.numel() for p in net.parameters())
+    extra = sum(p.numel() for part in (net.transition, net.predictor) for p in part.parameters())
+    assert f"parameters that act: {learned - extra:,}, that are learned: {learned:,}" in result.output
+    assert "run directory: runs/catch/bbf/catch/seed_0" in result.output
+    assert list(tmp_path.iterdir()) == []
