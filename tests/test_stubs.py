@@ -44,15 +44,17 @@ def agrees(stub, runtime):
 
 
 def of_stub(name):
-    """{name or Class.name: ast.FunctionDef} of the functions, methods and properties that a stub declares."""
-    found = {}
-    for node in ast.parse((STUBS / f"{name}.pyi").read_text()).body:
-        if isinstance(node, ast.FunctionDef):
-            found[node.name] = node
-        elif (
-            isinstance(node, ast.ClassDef) and not node.bases
-        ):  # a class with bases is a TypedDict, which is no type at run time
-            found |= {f"{node.name}.{child.name}": child for child in node.body if isinstance(child, ast.FunctionDef)}
+    """{name or Class.name: ast.FunctionDef} of the functions, methods and properties that a stub declares. A private class is
+    none at run time: it holds what the classes built on it share. A TypedDict is none, either."""
+    body = ast.parse((STUBS / f"{name}.pyi").read_text()).body
+    classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
+    found = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
+    for node in classes.values():
+        bases = [ast.unparse(base) for base in node.bases]
+        if node.name.startswith("_") or "TypedDict" in bases:
+            continue
+        for part in (*(classes[base] for base in bases), node):
+            found |= {f"{node.name}.{child.name}": child for child in part.body if isinstance(child, ast.FunctionDef)}
     return found
 
 
