@@ -22,20 +22,23 @@ class NativeBatch:
         self.spec, self.n, self.first_env = spec, int(core.n), first_env
         self._core, self._name, self._settings = core, name, dict(settings)
         self._frame: Array | None = None
+        # What every step asks for: for one small environment the call costs more than the game.
+        self._action = np.dtype(spec.action_dtype), (self.n, *spec.action_shape)
+        self._frame_shape = spec.frame_shape
 
     def reset(self) -> Array:
-        self._frame = self._shaped(self._open().reset())
+        self._frame = self._open().reset().reshape(-1, *self.spec.frame_shape)
         return self._frame
 
     def step(self, action: Array) -> Step:
         core = self._open()
         found: Any = action  # whatever its annotation says
-        dtype, shape = self.spec.action_dtype, (self.n, *self.spec.action_shape)
+        dtype, shape = self._action
         if not isinstance(found, np.ndarray) or found.dtype != dtype or found.shape != shape:
             raise ValueError(f"action must be {dtype} {list(shape)}, got {describe(found)}")
-        frame, reward, terminated, truncated, reset, final_frame, final_env = core.step(np.ascontiguousarray(found))
-        self._frame = self._shaped(frame)
-        return Step(self._frame, reward, terminated, truncated, reset, self._shaped(final_frame), final_env)
+        step = Step._make(core.step(np.ascontiguousarray(found), self._frame_shape))
+        self._frame = step.frame
+        return step
 
     def render(self, i: int = 0) -> Array:
         """Environment i's frame as a picture, [height, width, 3] uint8: 16 x 16 pixels a cell."""
@@ -72,9 +75,6 @@ class NativeBatch:
         if self._core is None:
             raise ValueError("these environments are closed")
         return self._core
-
-    def _shaped(self, frame: Array) -> Array:
-        return frame.reshape(-1, *self.spec.frame_shape)
 
 
 def make_catch(task: str, n: int, seed: int, first_env: int, protocol: CatchProtocol, threads: int = 1) -> NativeBatch:

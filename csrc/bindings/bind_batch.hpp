@@ -5,19 +5,27 @@
 #include <initializer_list>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "common.hpp"
 #include "env_batch.hpp"
 
 template <typename T>
 void expect_shape(const Vector<T>& array, std::initializer_list<py::ssize_t> shape, const char* name) {
-  bool equal = array.ndim() == static_cast<py::ssize_t>(shape.size());
+  if (array.ndim() == static_cast<py::ssize_t>(shape.size()) && std::equal(shape.begin(), shape.end(), array.shape())) return;
   std::string wanted;
-  for (py::ssize_t axis = 0; const py::ssize_t length : shape) {
-    equal = equal && array.shape(axis++) == length;
-    wanted += (wanted.empty() ? "" : ", ") + std::to_string(length);
-  }
-  if (!equal) throw py::value_error(std::string(name) + " must have shape [" + wanted + "]");
+  for (const py::ssize_t length : shape) wanted += (wanted.empty() ? "" : ", ") + std::to_string(length);
+  throw py::value_error(std::string(name) + " must have shape [" + wanted + "]");
+}
+
+// The shape of `rows` frames, each of frame_shape; of its number of cells where that is empty.
+inline std::vector<py::ssize_t> frames_shape(py::ssize_t rows, py::ssize_t cells, const py::tuple& frame_shape) {
+  std::vector<py::ssize_t> shape{rows};
+  py::ssize_t product = 1;
+  for (const py::handle length : frame_shape) product *= shape.emplace_back(length.cast<py::ssize_t>());
+  if (frame_shape.empty()) product = shape.emplace_back(cells);
+  if (product != cells) throw py::value_error("a frame has " + std::to_string(cells) + " cells, frame_shape another number");
+  return shape;
 }
 
 template <rlp::Env E>
@@ -31,7 +39,7 @@ template <rlp::Env E>
 }
 
 template <rlp::Env E>
-py::tuple step(rlp::EnvBatch<E>& batch, const Vector<typename rlp::EnvBatch<E>::Action>& action) {
+py::tuple step(rlp::EnvBatch<E>& batch, const Vector<typename rlp::EnvBatch<E>::Action>& action, const py::tuple& frame_shape) {
   using Cell = rlp::Cell<E>;
   const auto n = static_cast<py::ssize_t>(batch.size()), cells = static_cast<py::ssize_t>(batch.frame_size());
   if (!batch.started()) throw py::value_error("reset() the environments before the first step()");
@@ -43,7 +51,8 @@ py::tuple step(rlp::EnvBatch<E>& batch, const Vector<typename rlp::EnvBatch<E>::
   if (const std::size_t bad = batch.first_bad_action(action.data()); bad != batch.size() * batch.action_size)
     refuse_action(batch, action.data(), bad);
 
-  Vector<Cell> frame({n, cells});
+  auto shape = frames_shape(n, cells, frame_shape);
+  Vector<Cell> frame(shape);
   Vector<float> reward(n);
   Vector<bool> terminated(n), truncated(n), reset(n);
   const auto final_row = std::make_unique_for_overwrite<Cell[]>(batch.size() * batch.frame_size());
@@ -55,11 +64,12 @@ py::tuple step(rlp::EnvBatch<E>& batch, const Vector<typename rlp::EnvBatch<E>::
   }
 
   const auto ended = std::count(out.reset, out.reset + n, true);
-  Vector<Cell> final_frame({static_cast<py::ssize_t>(ended), cells});
+  shape[0] = static_cast<py::ssize_t>(ended);
+  Vector<Cell> final_frame(shape);
   Vector<std::int64_t> final_env(static_cast<py::ssize_t>(ended));
   auto* row = final_frame.mutable_data();
   auto* number = final_env.mutable_data();
-  for (py::ssize_t i = 0; i < n; ++i) {
+  for (py::ssize_t i = 0; ended > 0 && i < n; ++i) {
     if (!out.reset[i]) continue;
     row = std::copy_n(out.final_frame + i * cells, cells, row);
     *number++ = i;
@@ -67,7 +77,7 @@ py::tuple step(rlp::EnvBatch<E>& batch, const Vector<typename rlp::EnvBatch<E>::
   return py::make_tuple(frame, reward, terminated, truncated, reset, final_frame, final_env);
 }
 
-// The face of EnvBatch<E>: arrays in, arrays out, frames flat. rlplatform/envs/native.py gives frames their shape.
+// The face of EnvBatch<E>: arrays in, arrays out. rlplatform/envs/native.py says which shape frames have.
 template <rlp::Env E>
 py::class_<rlp::EnvBatch<E>> bind_batch(py::module_& m, const char* name, const char* doc) {
   using Batch = rlp::EnvBatch<E>;
@@ -85,8 +95,8 @@ py::class_<rlp::EnvBatch<E>> bind_batch(py::module_& m, const char* name, const 
              }
              return frame;
            })
-      .def("step", &step<E>, "action"_a.noconvert(),
-           "(frame, reward, terminated, truncated, reset, final_frame, final_env) of one step; frames are flat.")
+      .def("step", &step<E>, "action"_a.noconvert(), "frame_shape"_a = py::tuple(),
+           "(frame, reward, terminated, truncated, reset, final_frame, final_env) of one step; frames are of frame_shape, or flat.")
       .def("save",
            [](const Batch& batch) {
              const auto n = static_cast<py::ssize_t>(batch.size());
