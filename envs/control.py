@@ -6,7 +6,7 @@ from typing import Any
 from rlplatform import _core
 from rlplatform.envs.native import NativeBatch, env_keys
 from rlplatform.envs.suites import ControlProtocol, unknown
-from rlplatform.types import Spec
+from rlplatform.types import Array, Spec
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,10 @@ class Game:
     limit: str  # the protocol's field of its time limit
     frame: int  # numbers in an observation
     actions: int  # discrete ones; 0: one number in [-1, 1]
+
+    @property
+    def spec(self) -> Spec:
+        return Spec((self.frame,), "float32", stack=1, actions=self.actions, action_shape=() if self.actions else (1,))
 
 
 GAMES = {
@@ -31,9 +35,24 @@ GAMES = {
 }
 
 
+class ControlBatch(NativeBatch):
+    """A `NativeBatch` that is drawn from its observations."""
+
+    dynamics: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factors of gravity, lengths and forces
+
+    def render(self, i: int = 0) -> Array:
+        """Environment i as a picture, [height, width, 3] uint8: 240 x 320 for CartPole and the cars, 240 x 240 for the others."""
+        from rlplatform.envs.control_pictures import picture
+
+        self._open()
+        if self._frame is None:
+            raise ValueError("nothing to render before reset(), or between load_state_dict() and step()")
+        return picture(self._name.partition("/")[2], self._frame[i], length=self.dynamics[1])
+
+
 def make_control(
     task: str, n: int, seed: int, first_env: int, protocol: ControlProtocol, threads: int = 1
-) -> NativeBatch:
+) -> ControlBatch:
     """The game of "control/<Game>": frames are Gymnasium's observations, float32 [4] for CartPole; the state behind them is float64.
 
     Actions are Gymnasium's, but for Pendulum: float32 [N, 1] in [-1, 1] there, which is stretched to torques in [-2, 2].
@@ -47,5 +66,5 @@ def make_control(
         raise ValueError(unknown("game of classic control", name, GAMES))
     game = GAMES[name]
     limit: int = getattr(protocol, game.limit)
-    spec = Spec((game.frame,), "float32", stack=1, actions=game.actions, action_shape=() if game.actions else (1,))
-    return NativeBatch(game.core(env_keys(seed, first_env, n), threads, limit), task, spec, first_env, {"limit": limit})
+    core = game.core(env_keys(seed, first_env, n), threads, limit)
+    return ControlBatch(core, task, game.spec, first_env, {"limit": limit})
