@@ -10,8 +10,11 @@ from typing import Any
 from rlplatform.envs.suites import (
     AtariProtocol,
     CatchProtocol,
+    ContinualControlProtocol,
+    ContinualMinAtarProtocol,
     ControlProtocol,
     MinAtarProtocol,
+    PermutedProtocol,
     Suite,
     load_suite,
     unknown,
@@ -21,8 +24,11 @@ from rlplatform.types import EnvBatch
 __all__ = [
     "AtariProtocol",
     "CatchProtocol",
+    "ContinualControlProtocol",
+    "ContinualMinAtarProtocol",
     "ControlProtocol",
     "MinAtarProtocol",
+    "PermutedProtocol",
     "Suite",
     "make",
     "register",
@@ -48,14 +54,15 @@ def make(
     """N environments of one task, environment i drawing from the stream (seed, "env", first_env + i).
 
     Args:
-        task: "catch", "atari/<Game>", "control/<Game>", "minatar/<Game>", or what `register` added.
+        task: "catch", "atari/<Game>", "control/<Game>", "minatar/<Game>", "continual-minatar", "continual-permuted/<Game>",
+            "continual-control/<Game>", or what `register` added.
         n: how many, >= 1.
         seed: of the run.
         first_env: number of the first of them among all environments of the run.
         protocol: replaces the suite's; a string names one of the suite's variants.
         backend: "exact", which saves and restores to the bit, or for Atari "envpool", which does not and is threaded.
-        options: go to the factory ("catch", "control/<Game>", "minatar/<Game>": threads, 1 by default; "envpool": threads, the
-            cores by default).
+        options: go to the factory (for the games of the C++ core: threads, 1 by default; "envpool": threads, the cores by
+            default).
 
     Raises:
         ValueError: no such task (with the nearest names), a protocol of another suite, a backend that this task does not
@@ -146,6 +153,24 @@ def _minatar(*args: Any, **options: Any) -> EnvBatch:
     return make_minatar(*args, **options)
 
 
+def _continual_minatar(*args: Any, **options: Any) -> EnvBatch:
+    from rlplatform.envs.continual import make_continual_minatar
+
+    return make_continual_minatar(*args, **options)
+
+
+def _continual_permuted(*args: Any, **options: Any) -> EnvBatch:
+    from rlplatform.envs.continual import make_permuted
+
+    return make_permuted(*args, **options)
+
+
+def _continual_control(*args: Any, **options: Any) -> EnvBatch:
+    from rlplatform.envs.continual import make_continual_control
+
+    return make_continual_control(*args, **options)
+
+
 def _envpool(*args: Any, **options: Any) -> EnvBatch:
     from rlplatform.envs.pool import PoolBatch
 
@@ -157,4 +182,11 @@ _ENTRIES: dict[str, _Entry] = {
     "minatar": _Entry(_minatar, load_suite("minatar", MinAtarProtocol, prefix="minatar/")),
     "atari": _Entry(_atari, load_suite("atari100k", AtariProtocol, prefix="atari/"), {"envpool": _envpool}),
     "control": _Entry(_control, load_suite("control", ControlProtocol, prefix="control/")),
+    "continual-minatar": _Entry(_continual_minatar, load_suite("continual-minatar", ContinualMinAtarProtocol)),
+    "continual-permuted": _Entry(
+        _continual_permuted, load_suite("continual-permuted", PermutedProtocol, prefix="continual-permuted/")
+    ),
+    "continual-control": _Entry(
+        _continual_control, load_suite("continual-control", ContinualControlProtocol, prefix="continual-control/")
+    ),
 }

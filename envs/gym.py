@@ -25,7 +25,12 @@ from rlplatform.streams import Stream
 from rlplatform.types import Array, EnvBatch, Spec, State, Step
 
 STATE_VERSION = 1
-_SPELLINGS = {"minatar": "MinAtar"}  # families whose name is more than a capital and the rest
+_SPELLINGS = {  # families whose name is more than a capital and the rest
+    "minatar": "MinAtar",
+    "continual-minatar": "ContinualMinAtar",
+    "continual-permuted": "PermutedMinAtar",
+    "continual-control": "ContinualControl",
+}
 
 
 class VectorFace(VectorEnv[Array, Array, Array]):
@@ -33,7 +38,7 @@ class VectorFace(VectorEnv[Array, Array, Array]):
 
     Observations are stacked, [N, stack, *frame]. Where an episode ended, `infos["final_obs"]` has its last observation,
     under the mask `infos["_final_obs"]`, and `infos["final_info"]["restarted"]` says whether the game itself began anew
-    (it did not where a life lost terminates).
+    (it did not where a life lost terminates). `infos["phase"]` is the phase of environments that change.
 
     Args:
         num_envs: N.
@@ -73,12 +78,12 @@ class VectorFace(VectorEnv[Array, Array, Array]):
             self._batch.close()
             self._batch = self._make(seed)
         frame = self._batch.reset()
-        return self._stack.push(frame, np.ones(self.num_envs, bool)).copy(), {}
+        return self._stack.push(frame, np.ones(self.num_envs, bool)).copy(), self._phase()
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         step = self._batch.step(_native_action(actions, self._batch))
         done = step.terminated | step.truncated
-        infos = self._final_infos(step, done) if done.any() else {}
+        infos = self._phase() | (self._final_infos(step, done) if done.any() else {})
         obs = self._stack.push(step.frame, done).copy()
         return obs, step.reward.astype(np.float64), step.terminated, step.truncated, infos
 
@@ -87,6 +92,11 @@ class VectorFace(VectorEnv[Array, Array, Array]):
 
     def close_extras(self, **kwargs: Any) -> None:
         self._batch.close()
+
+    def _phase(self) -> dict[str, Any]:
+        """What a changing environment adds to its infos."""
+        phase = getattr(self._batch, "phase", None)
+        return {} if phase is None else {"phase": np.full(self.num_envs, phase), "_phase": np.ones(self.num_envs, bool)}
 
     def _final_infos(self, step: Step, done: Array) -> dict[str, Any]:
         last = step.frame.copy()

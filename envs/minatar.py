@@ -33,10 +33,7 @@ class MinAtarBatch(NativeBatch):
         self._open()
         if self._frame is None:
             raise ValueError("nothing to render before reset(), or between load_state_dict() and step()")
-        lit = self._frame[i] > 0  # [channels, height, width]
-        colour = np.array([[0, 0, 0], *palette(len(lit))], np.uint8)
-        picture: Array = colour[np.where(lit.any(0), 1 + lit.argmax(0), 0)]
-        return picture.repeat(16, axis=0).repeat(16, axis=1)
+        return coloured(self._frame[i])
 
 
 def make_minatar(
@@ -56,6 +53,14 @@ def make_minatar(
     )
     spec = Spec(frame_shape=(len(CHANNELS[game]), 10, 10), frame_dtype="uint8", stack=1, actions=len(ACTIONS))
     return MinAtarBatch(core, task, spec, first_env, dataclasses.asdict(protocol))
+
+
+def coloured(frame: Array) -> Array:
+    """A frame [channels, height, width] as a picture, [16 height, 16 width, 3] uint8. See MinAtarBatch.render."""
+    lit = frame > 0
+    colour = np.array([[0, 0, 0], *palette(len(lit))], np.uint8)
+    picture: Array = colour[np.where(lit.any(0), 1 + lit.argmax(0), 0)]
+    return picture.repeat(16, axis=0).repeat(16, axis=1)
 
 
 def palette(channels: int) -> Array:

@@ -5,6 +5,7 @@ A protocol is everything about an environment that moves a score: two results ma
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -71,7 +72,7 @@ class ControlProtocol:
     pendulum_steps: int = 200
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
+        for field in dataclasses.fields(ControlProtocol):  # not those that a subclass adds
             if not 1 <= getattr(self, field.name) <= 10**9:
                 raise ValueError(f"protocol.{field.name} must be in [1, 1e9], got {getattr(self, field.name)}")
 
@@ -89,6 +90,74 @@ class MinAtarProtocol:
             raise ValueError(f"protocol.sticky must lie in [0, 1), got {self.sticky}")
         if not 0 <= self.episode_steps < 2**31:
             raise ValueError(f"protocol.episode_steps must lie in [0, 2^31), got {self.episode_steps}")
+
+
+@dataclass(frozen=True)
+class PermutedProtocol(MinAtarProtocol):
+    """A MinAtar game whose actions change places from phase to phase."""
+
+    phase_steps: int = 150_000  # agent steps of each environment in a phase
+    first_phase: int = 0  # the number of the phase in which new environments begin; in phase 0 nothing is permuted
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_phases(self.phase_steps, self.first_phase)
+
+    @property
+    def cycle(self) -> int:
+        """After how many phases the same ones come again; 0: never."""
+        return 0
+
+
+@dataclass(frozen=True)
+class ContinualMinAtarProtocol(PermutedProtocol):
+    """MinAtar's games one after the other: one in each phase, then from the first again."""
+
+    games: tuple[str, ...] = ("Breakout", "Asterix", "SpaceInvaders", "Freeway", "Seaquest")
+    permuted: bool = False  # actions change places, too
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= len(self.games) <= 32:
+            raise ValueError(f"protocol.games must name 1 to 32 games, got {len(self.games)}")
+
+    @property
+    def cycle(self) -> int:
+        """After how many phases the same ones come again; 0: never."""
+        return 0 if self.permuted else len(self.games)
+
+
+@dataclass(frozen=True)
+class ContinualControlProtocol(ControlProtocol):
+    """Classic control with other dynamics in each phase: factors of gravity, of lengths and of what an action does. Phase p has the
+    p-th of each list, which begins again at its end; with `drawn`, a uniform draw between the least and the greatest."""
+
+    phase_steps: int = 20_000  # agent steps of each environment in a phase
+    first_phase: int = 0  # the number of the phase in which new environments begin
+    gravity: tuple[float, ...] = (1.0,)
+    length: tuple[float, ...] = (1.0,)
+    force: tuple[float, ...] = (1.0,)
+    drawn: bool = False  # phases from 1 on; the same for all environments of a run
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_phases(self.phase_steps, self.first_phase)
+        for name in ("gravity", "length", "force"):
+            factors = getattr(self, name)
+            if not 1 <= len(factors) <= 8 or not all(0.01 <= factor <= 100.0 for factor in factors):
+                raise ValueError(f"protocol.{name} must be 1 to 8 factors in [0.01, 100], got {list(factors)}")
+
+    @property
+    def cycle(self) -> int:
+        """After how many phases the same ones come again; 0: never."""
+        return 0 if self.drawn else math.lcm(len(self.gravity), len(self.length), len(self.force))
+
+
+def _check_phases(phase_steps: int, first_phase: int) -> None:
+    if not 1 <= phase_steps <= 2**40:
+        raise ValueError(f"protocol.phase_steps must lie in [1, 2^40], got {phase_steps}")
+    if not 0 <= first_phase <= 2**40:
+        raise ValueError(f"protocol.first_phase must lie in [0, 2^40], got {first_phase}")
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,29 @@ class CatchBatch(_Batch):
 def minatar_batch(
     game: str, key: NDArray[np.uint64], threads: int, sticky: float, ramping: bool, episode_steps: int
 ) -> Any: ...
+def continual_minatar_batch(
+    games: list[str],
+    key: NDArray[np.uint64],
+    threads: int,
+    sticky: float,
+    ramping: bool,
+    episode_steps: int,
+    phase_steps: int,
+    first_phase: int,
+    permutation_key: int | None,
+) -> Any: ...
+def continual_control_batch(
+    game: str,
+    key: NDArray[np.uint64],
+    threads: int,
+    limit: int,
+    phase_steps: int,
+    first_phase: int,
+    gravity: list[float],
+    length: list[float],
+    force: list[float],
+    factor_key: int | None,
+) -> Any: ...
 
 class AcrobotBatch(_Batch):
     def __init__(self, key: NDArray[np.uint64], threads: int, limit: int) -> None: ...

@@ -17,6 +17,7 @@ void bind_replay(py::module_& m);
 void bind_envs(py::module_& m);
 void bind_control(py::module_& m);
 void bind_minatar(py::module_& m);
+void bind_continual(py::module_& m);
 void bind_pixels(py::module_& m);
 void bind_augment(py::module_& m);
 void bind_bootstrap(py::module_& m);

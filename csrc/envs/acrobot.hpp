@@ -4,19 +4,21 @@
 //
 // Actions 0, 1, 2 apply a torque of -1, 0, 1. One step of the fourth-order Runge-Kutta method, 0.2 s. Angles wrap to [-pi, pi], velocities
 // are clipped at 4 pi and 9 pi. Reward -1 a step, 0 on the last; terminated where -cos(theta1) - cos(theta1 + theta2) > 1. Starts with
-// each of the four numbers uniform in [-0.1, 0.1), rounded to float32 as there.
+// each of the four numbers uniform in [-0.1, 0.1), rounded to float32 as there. Dynamics: gravity, the length of both links (their centres
+// at the half, masses and moments of inertia as they are; the line stays one link above the joint), the torque.
 
 #include "control.hpp"
 
 namespace rlp {
 
-class Acrobot {
+template <typename Dynamics>
+class AcrobotWith : public Dynamics {
  public:
   using Cell = float;
   static constexpr std::size_t saved = 5;
   static constexpr double max_velocity1 = 4 * control::pi, max_velocity2 = 9 * control::pi;
 
-  explicit Acrobot(std::int32_t limit) noexcept : clock_{limit} {}
+  explicit AcrobotWith(std::int32_t limit) noexcept : clock_{limit} {}
 
   [[nodiscard]] RLP_HD std::int64_t actions() const noexcept { return 3; }
   [[nodiscard]] RLP_HD std::size_t frame_size() const noexcept { return 6; }
@@ -30,7 +32,7 @@ class Acrobot {
 
   RLP_HD Outcome step(std::int64_t action, Stream&) noexcept {
     constexpr double dt = 0.2;
-    const double torque = static_cast<double>(action - 1);
+    const double torque = static_cast<double>(action - 1) * Dynamics::force;
     const State k1 = derivative(s_, torque);
     const State k2 = derivative(moved(s_, dt / 2.0, k1), torque);
     const State k3 = derivative(moved(s_, dt / 2.0, k2), torque);
@@ -75,18 +77,18 @@ class Acrobot {
     return s;
   }
 
-  // Links of length 1, mass 1, moment of inertia 1, centres at 1/2.
-  RLP_HD static State derivative(const State& s, double torque) noexcept {
-    constexpr double gravity = 9.8;
+  // Links of length 1 (times `length`), mass 1, moment of inertia 1, centres at 1/2.
+  [[nodiscard]] RLP_HD State derivative(const State& s, double torque) const noexcept {
+    const double gravity = 9.8 * Dynamics::gravity, length = Dynamics::length, area = length * length;
     const double theta1 = s.v[0], theta2 = s.v[1], velocity1 = s.v[2], velocity2 = s.v[3];
     const double cosine = std::cos(theta2), sine = std::sin(theta2);
-    const double d1 = 0.25 + (1.25 + cosine) + 1.0 + 1.0;
-    const double d2 = 0.25 + 0.5 * cosine + 1.0;
-    const double phi2 = 0.5 * gravity * std::cos(theta1 + theta2 - control::pi / 2.0);
-    const double phi1 = -0.5 * (velocity2 * velocity2) * sine - velocity2 * velocity1 * sine +
-                        1.5 * gravity * std::cos(theta1 - control::pi / 2.0) + phi2;
+    const double d1 = 0.25 * area + (1.25 * area + area * cosine) + 1.0 + 1.0;
+    const double d2 = 0.25 * area + 0.5 * area * cosine + 1.0;
+    const double phi2 = 0.5 * length * gravity * std::cos(theta1 + theta2 - control::pi / 2.0);
+    const double phi1 = -0.5 * area * (velocity2 * velocity2) * sine - area * velocity2 * velocity1 * sine +
+                        1.5 * length * gravity * std::cos(theta1 - control::pi / 2.0) + phi2;
     const double acceleration2 =
-        (torque + d2 / d1 * phi1 - 0.5 * (velocity1 * velocity1) * sine - phi2) / (1.25 - d2 * d2 / d1);
+        (torque + d2 / d1 * phi1 - 0.5 * area * (velocity1 * velocity1) * sine - phi2) / (0.25 * area + 1.0 - d2 * d2 / d1);
     const double acceleration1 = -(d2 * acceleration2 + phi1) / d1;
     return {{velocity1, velocity2, acceleration1, acceleration2}};
   }
@@ -102,5 +104,6 @@ class Acrobot {
   control::Clock clock_;
   State s_;
 };
+using Acrobot = AcrobotWith<control::Standard>;
 
 }  // namespace rlp

@@ -2,20 +2,22 @@
 // CartPole: a cart pushed left or right, to keep a pole upright. Barto, Sutton and Anderson 1983; rules of Gymnasium's CartPole-v1.
 //
 // Actions 0, 1 push with -10, +10 N. Euler's method with 0.02 s a step. Reward 1 a step, the last one included. Terminated beyond
-// 2.4 m or 12 degrees. Starts with each of the four numbers uniform in [-0.05, 0.05).
+// 2.4 m or 12 degrees. Starts with each of the four numbers uniform in [-0.05, 0.05). Dynamics: gravity, the pole's length (its mass
+// stays), the force.
 
 #include "control.hpp"
 
 namespace rlp {
 
-class CartPole {
+template <typename Dynamics>
+class CartPoleWith : public Dynamics {
  public:
   using Cell = float;
   static constexpr std::size_t saved = 5;
   static constexpr double max_x = 2.4;
   static constexpr double max_theta = 12 * 2 * control::pi / 360;
 
-  explicit CartPole(std::int32_t limit) noexcept : clock_{limit} {}
+  explicit CartPoleWith(std::int32_t limit) noexcept : clock_{limit} {}
 
   [[nodiscard]] RLP_HD std::int64_t actions() const noexcept { return 2; }
   [[nodiscard]] RLP_HD std::size_t frame_size() const noexcept { return 4; }
@@ -31,9 +33,10 @@ class CartPole {
   }
 
   RLP_HD Outcome step(std::int64_t action, Stream&) noexcept {
-    constexpr double gravity = 9.8, pole_mass = 0.1, total_mass = pole_mass + 1.0, half_length = 0.5;
-    constexpr double pole_moment = pole_mass * half_length, tau = 0.02;
-    const double force = action == 1 ? 10.0 : -10.0;
+    constexpr double pole_mass = 0.1, total_mass = pole_mass + 1.0, tau = 0.02;
+    const double gravity = 9.8 * Dynamics::gravity, half_length = 0.5 * Dynamics::length, most = 10.0 * Dynamics::force;
+    const double pole_moment = pole_mass * half_length;
+    const double force = action == 1 ? most : -most;
     const double sine = small_sin(theta_), cosine = small_cos(theta_);
     const double push = (force + pole_moment * (theta_dot_ * theta_dot_) * sine) / total_mass;
     const double theta_acc =
@@ -101,5 +104,6 @@ class CartPole {
   control::Clock clock_;
   double x_ = 0.0, x_dot_ = 0.0, theta_ = 0.0, theta_dot_ = 0.0;
 };
+using CartPole = CartPoleWith<control::Standard>;
 
 }  // namespace rlp

@@ -19,6 +19,15 @@ RLP_HD inline double stretch(double u, double low, double high) noexcept { retur
 
 RLP_HD inline double clamp(double x, double low, double high) noexcept { return x < low ? low : x > high ? high : x; }
 
+// By what a game's dynamics differ from Gymnasium's: factors of gravity, of lengths, and of what an action does. A game is a
+// template over one of these two. Standard's ones are known to the compiler, which drops them: x * 1.0 is x to the bit.
+struct Standard {
+  static constexpr double gravity = 1.0, length = 1.0, force = 1.0;
+};
+struct Scaled {
+  double gravity = 1.0, length = 1.0, force = 1.0;
+};
+
 // Neither NaN nor beyond [-bound, bound].
 inline bool within(double x, double bound) noexcept { return x >= -bound && x <= bound; }
 

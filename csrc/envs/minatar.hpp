@@ -93,7 +93,7 @@ class MinAtar {
  public:
   static constexpr std::size_t saved = 2 + G::saved;
 
-  explicit MinAtar(const minatar::Settings& settings) noexcept : settings_(settings) {}
+  RLP_HD explicit MinAtar(const minatar::Settings& settings) noexcept : settings_(settings) {}
 
   [[nodiscard]] RLP_HD std::int64_t actions() const noexcept { return minatar::moves; }
   [[nodiscard]] RLP_HD std::size_t frame_size() const noexcept { return static_cast<std::size_t>(G::channels * minatar::cells); }

@@ -3,19 +3,21 @@
 // MountainCarContinuous-v0.
 //
 // The valley is x in [-1.2, 0.6], its floor near -0.52; speeds are clipped at 0.07 a step. Starts at rest, x uniform in [-0.6, -0.4).
+// Dynamics: gravity and the engine's force; there is no length to change.
 
 #include "control.hpp"
 
 namespace rlp {
 
 // Actions 0, 1, 2 accelerate by -0.001, 0, 0.001. Reward -1 a step. Terminated at x >= 0.5 where the car does not roll back.
-class MountainCar {
+template <typename Dynamics>
+class MountainCarWith : public Dynamics {
  public:
   using Cell = float;
   static constexpr std::size_t saved = 3;
   static constexpr double left = -1.2, right = 0.6, goal = 0.5, max_speed = 0.07;
 
-  explicit MountainCar(std::int32_t limit) noexcept : clock_{limit} {}
+  explicit MountainCarWith(std::int32_t limit) noexcept : clock_{limit} {}
 
   [[nodiscard]] RLP_HD std::int64_t actions() const noexcept { return 3; }
   [[nodiscard]] RLP_HD std::size_t frame_size() const noexcept { return 2; }
@@ -27,7 +29,8 @@ class MountainCar {
   }
 
   RLP_HD Outcome step(std::int64_t action, Stream&) noexcept {
-    speed_ += static_cast<double>(action - 1) * 0.001 + std::cos(3.0 * x_) * -0.0025;
+    const double force = 0.001 * Dynamics::force, gravity = 0.0025 * Dynamics::gravity;
+    speed_ += static_cast<double>(action - 1) * force + std::cos(3.0 * x_) * -gravity;
     speed_ = control::clamp(speed_, -max_speed, max_speed);
     x_ = control::clamp(x_ + speed_, left, right);
     if (x_ == left && speed_ < 0.0) speed_ = 0.0;
@@ -58,19 +61,21 @@ class MountainCar {
   control::Clock clock_;
   double x_ = -0.5, speed_ = 0.0;
 };
+using MountainCar = MountainCarWith<control::Standard>;
 
 // The action is a force in [-1, 1], worth 0.0015 a step. Reward -0.1 force^2, and 100 at the flag, which is at x >= 0.45.
 //
 // Gymnasium keeps this game's state in float32 after the first step, which it takes in float64 from a float64 start; with
 // NumPy 2's promotion each intermediate result but the cosine is then a float32. The same here, rounding for rounding.
-class MountainCarContinuous {
+template <typename Dynamics>
+class MountainCarContinuousWith : public Dynamics {
  public:
   using Cell = float;
   static constexpr std::size_t action_size = 1;
   static constexpr std::size_t saved = 3;
-  static constexpr float left = -1.2f, right = 0.6f, goal = 0.45f, max_speed = 0.07f, power = 0.0015f;
+  static constexpr float left = -1.2f, right = 0.6f, goal = 0.45f, max_speed = 0.07f;
 
-  explicit MountainCarContinuous(std::int32_t limit) noexcept : clock_{limit} {}
+  explicit MountainCarContinuousWith(std::int32_t limit) noexcept : clock_{limit} {}
 
   [[nodiscard]] RLP_HD std::size_t frame_size() const noexcept { return 2; }
 
@@ -82,12 +87,13 @@ class MountainCarContinuous {
   }
 
   RLP_HD Outcome step(const float* action, Stream&) noexcept {
-    const float push = action[0] * power;
+    const double gravity = 0.0025 * Dynamics::gravity;
+    const float push = action[0] * static_cast<float>(0.0015 * Dynamics::force);
     if (clock_.steps == 0) {  // too slow and too far from the ends for any bound to matter
-      speed_ = push - static_cast<float>(0.0025 * std::cos(3.0 * start_));
+      speed_ = push - static_cast<float>(gravity * std::cos(3.0 * start_));
       x_ = static_cast<float>(start_ + static_cast<double>(speed_));
     } else {
-      speed_ += push - static_cast<float>(0.0025 * std::cos(static_cast<double>(3.0f * x_)));
+      speed_ += push - static_cast<float>(gravity * std::cos(static_cast<double>(3.0f * x_)));
       speed_ = speed_ > max_speed ? max_speed : speed_ < -max_speed ? -max_speed : speed_;
       x_ += speed_;
       x_ = x_ > right ? right : x_ < left ? left : x_;
@@ -131,5 +137,6 @@ class MountainCarContinuous {
   double start_ = -0.5;  // the position until the first step
   float x_ = -0.5f, speed_ = 0.0f;
 };
+using MountainCarContinuous = MountainCarContinuousWith<control::Standard>;
 
 }  // namespace rlp

@@ -3,20 +3,21 @@
 //
 // The action in [-1, 1] is half the torque, which Gymnasium takes in [-2, 2]. Reward -(angle^2 + 0.1 velocity^2 + 0.001 torque^2) of
 // the state before the step, the angle from upright in [-pi, pi). Semi-implicit Euler with 0.05 s a step; velocities are clipped at 8.
-// Never terminates. Starts at an angle uniform in [-pi, pi), with a velocity uniform in [-1, 1).
+// Never terminates. Starts at an angle uniform in [-pi, pi), with a velocity uniform in [-1, 1). Dynamics: gravity (10 there), length, torque.
 
 #include "control.hpp"
 
 namespace rlp {
 
-class Pendulum {
+template <typename Dynamics>
+class PendulumWith : public Dynamics {
  public:
   using Cell = float;
   static constexpr std::size_t action_size = 1;
   static constexpr std::size_t saved = 3;
   static constexpr double max_velocity = 8.0;
 
-  explicit Pendulum(std::int32_t limit) noexcept : clock_{limit} {}
+  explicit PendulumWith(std::int32_t limit) noexcept : clock_{limit} {}
 
   [[nodiscard]] RLP_HD std::size_t frame_size() const noexcept { return 3; }
 
@@ -30,10 +31,13 @@ class Pendulum {
 
   RLP_HD Outcome step(const float* action, Stream&) noexcept {
     constexpr double dt = 0.05;
-    const float torque = 2.0f * action[0];  // exact; Gymnasium's terms in the torque alone are float32, too
+    const double fall = 3.0 * (10.0 * Dynamics::gravity) / (2.0 * Dynamics::length);
+    const auto lift = static_cast<float>(3.0 / (Dynamics::length * Dynamics::length));
+    // Exact without a factor; Gymnasium's terms in the torque alone are float32, too.
+    const float torque = static_cast<float>(2.0 * Dynamics::force) * action[0];
     const double turned = normalised(angle_);
     const double cost = turned * turned + 0.1 * (velocity_ * velocity_) + static_cast<double>(0.001f * (torque * torque));
-    velocity_ += (15.0 * std::sin(angle_) + static_cast<double>(3.0f * torque)) * dt;
+    velocity_ += (fall * std::sin(angle_) + static_cast<double>(lift * torque)) * dt;
     velocity_ = control::clamp(velocity_, -max_velocity, max_velocity);
     angle_ += velocity_ * dt;
     return {static_cast<float>(-cost), false, clock_.tick()};
@@ -69,5 +73,6 @@ class Pendulum {
   control::Clock clock_;
   double angle_ = 0.0, velocity_ = 0.0;
 };
+using Pendulum = PendulumWith<control::Standard>;
 
 }  // namespace rlp
