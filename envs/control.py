@@ -38,7 +38,10 @@ GAMES = {
 class ControlBatch(NativeBatch):
     """A `NativeBatch` that is drawn from its observations."""
 
-    dynamics: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factors of gravity, lengths and forces
+    @property
+    def dynamics(self) -> tuple[float, float, float]:
+        """Factors of gravity, lengths and forces, by which the game differs from Gymnasium's."""
+        return 1.0, 1.0, 1.0
 
     def render(self, i: int = 0) -> Array:
         """Environment i as a picture, [height, width, 3] uint8: 240 x 320 for CartPole and the cars, 240 x 240 for the others."""
