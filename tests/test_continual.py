@@ -91,15 +91,22 @@ def test_a_permuted_game_is_that_game_with_other_actions(game):
     assert cut >= 4
 
 
-def test_a_game_that_terminates_on_the_last_step_of_a_phase_is_not_truncated():
-    """Breakout left alone loses its first ball after the same number of steps always, or nearly: cut there."""
-    batch = make("minatar/Breakout", 50, 0)
+@pytest.mark.parametrize(
+    ("plain", "changing", "protocol"),
+    [
+        ("minatar/Breakout", "continual-permuted/Breakout", PermutedProtocol),
+        ("control/CartPole", "continual-control/CartPole", ContinualControlProtocol),
+    ],
+)
+def test_a_game_that_terminates_on_the_last_step_of_a_phase_is_not_truncated(plain, changing, protocol):
+    """Left alone, or pushed one way, a first game is over after about as many steps always: a phase is cut there."""
+    batch = make(plain, 50, 0)
     batch.reset()
     lengths = np.zeros(50, int)
     for t in range(1, 40):
         lengths[(lengths == 0) & batch.step(np.zeros(50, np.int64)).terminated] = t
     n = int(np.bincount(lengths).argmax())
-    batch = make("continual-permuted/Breakout", 50, 0, protocol=PermutedProtocol(phase_steps=n))
+    batch = make(changing, 50, 0, protocol=protocol(phase_steps=n))
     batch.reset()
     for _ in range(n):
         step = batch.step(np.zeros(50, np.int64))
