@@ -11,6 +11,7 @@ PYBIND11_MODULE(_core, m) {
   bind_envs(m);
   bind_control(m);
   bind_minatar(m);
+  bind_lanes(m);
   bind_pixels(m);
   bind_augment(m);
   bind_bootstrap(m);
