@@ -343,6 +343,8 @@ def test_a_step_is_captured_into_a_graph_and_replayed(task):
     rng = np.random.default_rng(5)
     action, out = there(chosen(rng, cpu), ours), empty_step(ours.spec, ours.device, 100)
     state = ours.state_dict()
+    ours.step(action, out)  # CUDA loads a kernel at its first launch, which a capture may not do
+    ours.load_state_dict(state)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         ours.step(action, out)
