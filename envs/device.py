@@ -36,7 +36,8 @@ class DeviceBatch:
         """`twin`: one environment of the same task on the CPU, which has checked the protocol and gives spec and settings."""
         self.spec, self.n, self.first_env = twin.spec, n, first_env
         module, self.device = _where(device)
-        self._name, self._settings = twin.name, twin.settings
+        said = twin.state_dict()
+        self._name, self._settings = said["env"], said["settings"]
         family, _, game = self._name.partition("/")
         self._kind: Any = KINDS[family](module, game, self._settings)
         self._fault = self._there(np.array([n, 0], np.int64))
@@ -154,8 +155,8 @@ def make_on_device(twin: Any, seed: int, n: int, first_env: int, device: str) ->
         ValueError: the task has no form for a device, or the device is neither "cpu" nor "cuda".
         RuntimeError: a GPU is named, and this installation has no CUDA kernels, or torch finds no such GPU.
     """
-    if not isinstance(twin, NativeBatch):
-        raise ValueError(f"a {type(twin).__name__} plays on the CPU alone; on a device there are {', '.join(KINDS)}")  # noqa: TRY004
+    if not isinstance(twin, NativeBatch) or twin.state_dict()["env"].partition("/")[0] not in KINDS:
+        raise ValueError(f"a {type(twin).__name__} plays on the CPU alone; on a device there are {', '.join(KINDS)}")
     return DeviceBatch(twin, seed, n, first_env, device)
 
 

@@ -20,7 +20,7 @@ class NativeBatch:
     def __init__(self, core: Any, name: str, spec: Spec, first_env: int, settings: State) -> None:
         """`core`: a bound rlp::EnvBatch. `settings` are saved, and must be the same where a state is loaded."""
         self.spec, self.n, self.first_env = spec, int(core.n), first_env
-        self._core, self.name, self.settings = core, name, dict(settings)
+        self._core, self._name, self._settings = core, name, dict(settings)
         self._frame: Array | None = None
 
     def reset(self) -> Array:
@@ -41,7 +41,7 @@ class NativeBatch:
         """Environment i's frame as a picture, [height, width, 3] uint8: 16 x 16 pixels a cell."""
         self._open()
         if len(self.spec.frame_shape) != 2 or self.spec.frame_dtype != "uint8":
-            raise ValueError(f"{self.name} has no picture: its frames are vectors")
+            raise ValueError(f"{self._name} has no picture: its frames are vectors")
         if self._frame is None:
             raise ValueError("nothing to render before reset(), or between load_state_dict() and step()")
         return np.repeat(np.kron(self._frame[i], np.ones((16, 16), np.uint8))[..., None], 3, axis=2)
@@ -49,20 +49,20 @@ class NativeBatch:
     def state_dict(self) -> State:
         env, key, counter, started = self._open().save()
         return {
-            "env": self.name, "version": STATE_VERSION, "settings": self.settings,
+            "env": self._name, "version": STATE_VERSION, "settings": self._settings,
             "state": env, "key": key, "counter": counter, "started": started,
         }  # fmt: skip
 
     def load_state_dict(self, state: State) -> None:
         """Raises ValueError, and changes nothing, where `state` is of another environment, version, size or number."""
         core = self._open()
-        check_state(state, {"env": self.name, "version": STATE_VERSION, "settings": self.settings})
+        check_state(state, {"env": self._name, "version": STATE_VERSION, "settings": self._settings})
         try:
             core.load(
                 np.array(state["state"]), np.array(state["key"]), np.array(state["counter"]), bool(state["started"])
             )
         except (TypeError, ValueError) as error:
-            raise ValueError(f"not a state of {self.n} environments of {self.name}: {error}") from error
+            raise ValueError(f"not a state of {self.n} environments of {self._name}: {error}") from error
         self._frame = None
 
     def close(self) -> None:

@@ -323,7 +323,7 @@ def test_the_gpu_module_lays_states_out_as_the_cpu_s_does(task):
         cpu.step(chosen(rng, cpu))
     saved = np.array(cpu.state_dict()["state"])
     family, _, game = task.partition("/")
-    kinds = [KINDS[family](module, game, cpu.settings) for module in (_core, _cuda)]
+    kinds = [KINDS[family](module, game, cpu.state_dict()["settings"]) for module in (_core, _cuda)]
     assert kinds[0].state_bytes == kinds[1].state_bytes
     for kind in kinds:
         assert kind.fresh(3).shape == (3, kind.state_bytes)
