@@ -5,7 +5,7 @@ if __name__ != "rlplatform.envs":
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlplatform.envs.suites import (
     AtariProtocol,
@@ -21,6 +21,9 @@ from rlplatform.envs.suites import (
 )
 from rlplatform.types import EnvBatch
 
+if TYPE_CHECKING:
+    from rlplatform.device_types import DeviceEnvBatch
+
 __all__ = [
     "AtariProtocol",
     "CatchProtocol",
@@ -31,6 +34,7 @@ __all__ = [
     "PermutedProtocol",
     "Suite",
     "make",
+    "make_on_device",
     "register",
     "suite_of",
     "suites",
@@ -83,6 +87,30 @@ def make(
     if backend not in factories:
         raise ValueError(unknown(f"backend of {task}", backend, factories))
     return factories[backend](task, n, seed, first_env, protocol, **options)
+
+
+def make_on_device(
+    task: str, n: int, seed: int, first_env: int = 0, protocol: Any = None, device: str = "cuda"
+) -> "DeviceEnvBatch":
+    """N environments of one task as tensors on a device, each the environment of that number that `make` gives, with its states.
+
+    Args:
+        task, n, seed, first_env, protocol: as for `make`.
+        device: as torch names it, "cuda" or "cuda:1"; "cpu" runs the same code as a loop, to try and test what needs a GPU.
+
+    Raises:
+        ValueError: as for `make`, and for a task that has no form on a device: all but catch, control and minatar.
+        RuntimeError: no GPU, or no CUDA kernels in this installation.
+    """
+    if n < 1:
+        raise ValueError(f"n must be >= 1, got {n}")
+    twin = make(task, 1, seed, first_env, protocol)
+    try:
+        from rlplatform.envs import device as on_device
+
+        return on_device.make_on_device(twin, seed, n, first_env, device)
+    finally:
+        twin.close()
 
 
 def register(name: str, factory: Factory, suite: Suite | None = None) -> None:

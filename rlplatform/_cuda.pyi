@@ -2,6 +2,9 @@
 
 from typing import TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
+
 class Status(TypedDict):
     runtime: int
     driver: int
@@ -29,3 +32,32 @@ def vtrace(
     device: int,
     stream: int,
 ) -> None: ...
+
+# Environments in device memory; `queue` is a CUDA stream.
+class EnvKind:
+    @property
+    def state_bytes(self) -> int: ...
+    def fresh(self, n: int) -> NDArray[np.uint8]: ...
+    def save(self, env: NDArray[np.uint8]) -> NDArray[np.int64]: ...
+    def load(self, state: NDArray[np.int64]) -> NDArray[np.uint8]: ...
+    def reset(self, env: int, stream: int, fault: int, n: int, frame: int, device: int, queue: int) -> None: ...
+    def step(
+        self,
+        env: int,
+        stream: int,
+        fault: int,
+        n: int,
+        action: int,
+        frame: int,
+        reward: int,
+        terminated: int,
+        truncated: int,
+        reset: int,
+        final_frame: int,
+        device: int,
+        queue: int,
+    ) -> None: ...
+
+def catch_kind(rows: int, columns: int) -> EnvKind: ...
+def control_kind(game: str, limit: int) -> EnvKind: ...
+def minatar_kind(game: str, sticky: float, ramping: bool, episode_steps: int) -> EnvKind: ...

@@ -1,7 +1,7 @@
 """The learner: an agent and its replay ratio; turns experience into weights. One version per round."""
 
 from fractions import Fraction
-from math import isfinite
+from math import isfinite, prod
 from typing import NamedTuple
 
 from rlplatform.types import Agent, Metrics, Rollout, State, Weights
@@ -34,7 +34,7 @@ class Learner:
     def learn(self, rollouts: list[Rollout]) -> Metrics:
         """Observe the rollouts, then take the gradient steps that are due. The last one's metrics, or none were due: {}."""
         self.agent.observe(rollouts)
-        seen = sum(rollout.reward.size for rollout in rollouts)
+        seen = sum(prod(rollout.reward.shape) for rollout in rollouts)  # of arrays or tensors
         self.ended = _ended(rollouts, self.steps, seen)
         self.steps += seen
         if self.agent.ready:

@@ -76,7 +76,10 @@ def of_extension(name):
             continue
         for member, method in vars(value).items():
             documented = method.fget if isinstance(method, property) else method
-            if callable(documented) and documented.__doc__ and not member.startswith("_pybind11"):
+            unbound = member == "__init__" and not documented.__doc__.startswith(
+                "__init__("
+            )  # functions make this class
+            if callable(documented) and documented.__doc__ and not member.startswith("_pybind11") and not unbound:
                 found[f"{key}.{member}"] = signature(documented.__doc__)
     return found
 

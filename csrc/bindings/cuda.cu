@@ -41,8 +41,11 @@ cudaStream_t stream_at(std::uintptr_t address) { return reinterpret_cast<cudaStr
 
 }  // namespace
 
+void bind_cuda_envs(py::module_& m);
+
 PYBIND11_MODULE(_cuda, m) {
   m.doc() = "CUDA kernels of rlplatform. Absent where nvcc was not found at build time.";
+  bind_cuda_envs(m);
   m.def(
       "status",
       []() {

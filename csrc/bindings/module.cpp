@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, m) {
   bind_control(m);
   bind_minatar(m);
   bind_continual(m);
+  bind_lanes(m);
   bind_pixels(m);
   bind_augment(m);
   bind_bootstrap(m);

@@ -41,6 +41,10 @@ class Catch {
   // uint8 [rows, columns]: `lit` at the ball and at the player.
   RLP_HD void draw(std::uint8_t* frame) const noexcept {
     for (std::size_t k = 0; k < frame_size(); ++k) frame[k] = 0;
+    paint(frame);
+  }
+  // The same, onto zeros.
+  RLP_HD void paint(std::uint8_t* frame) const noexcept {
     frame[row_ * columns_ + column_] = lit;
     frame[(rows_ - 1) * columns_ + player_] = lit;
   }

@@ -113,8 +113,10 @@ class MinAtar {
   // uint8 [channels, 10, 10]: `lit` where MinAtar's state is true.
   RLP_HD void draw(std::uint8_t* frame) const noexcept {
     for (std::size_t k = 0; k < frame_size(); ++k) frame[k] = 0;
-    game_.draw(frame);
+    paint(frame);
   }
+  // The same, onto zeros.
+  RLP_HD void paint(std::uint8_t* frame) const noexcept { game_.draw(frame); }
 
   void save(std::int64_t* out) const noexcept {
     out[0] = last_action_;
