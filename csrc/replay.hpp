@@ -173,6 +173,19 @@ class Replay {
     std::sort(out.begin(), out.end());
     return out;
   }
+  // Mean of |reward| over the steps stored, eligible or not; 0 where there are none. Summed in double in order of place: a
+  // function of what is stored, so that a replay that was saved and loaded gives the same bits. O(slots).
+  [[nodiscard]] double mean_abs_reward() const {
+    const std::shared_lock lock(mutex_);
+    double sum = 0.0;
+    for (std::size_t stream = 0; stream < shape().streams; ++stream) {
+      const std::size_t begin = ring_.place(stream, 0);
+      const auto filled = static_cast<std::size_t>(ring_.count(stream) - ring_.oldest(stream));
+      for (std::size_t place = begin; place < begin + filled; ++place)
+        sum += std::abs(static_cast<double>(ring_.reward(place)));  // 0 beside a final frame
+    }
+    return size_ > 0 ? sum / static_cast<double>(size_) : 0.0;
+  }
   [[nodiscard]] std::size_t bytes() const noexcept {
     return ring_.bytes() + tree_.bytes() + priority_.size() * sizeof(double) + eligible_.size();
   }

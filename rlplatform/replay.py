@@ -101,6 +101,12 @@ class Replay:
         """Where new items enter: the largest priority**alpha ever recorded, 1 at first."""
         return self._core.max_priority
 
+    @property
+    def mean_abs_reward(self) -> float:
+        """Mean of |reward| over the steps stored, eligible or not; 0.0 where there are none. Takes time in proportion to
+        their number."""
+        return self._core.mean_abs_reward
+
     def __len__(self) -> int:
         """Steps stored, eligible or not."""
         return self._core.size

@@ -183,6 +183,10 @@ class BoundReplay {
   bool can_sample() const { return replay_->can_sample(); }
   std::size_t nbytes() const { return replay_->bytes(); }
   double max_priority() const { return replay_->max_priority(); }
+  double mean_abs_reward() const {
+    const py::gil_scoped_release nogil;
+    return replay_->mean_abs_reward();
+  }
 
   // --- checkpoints ---
   Vector<std::int64_t> counts() const {
@@ -356,5 +360,6 @@ void bind_replay(py::module_& m) {
       .def_property_readonly("size", &BoundReplay::size)
       .def_property_readonly("can_sample", &BoundReplay::can_sample)
       .def_property_readonly("nbytes", &BoundReplay::nbytes)
-      .def_property_readonly("max_priority", &BoundReplay::max_priority);
+      .def_property_readonly("max_priority", &BoundReplay::max_priority)
+      .def_property_readonly("mean_abs_reward", &BoundReplay::mean_abs_reward);
 }

@@ -105,6 +105,10 @@ class ReplayModel:
     def __len__(self) -> int:
         return sum(s.step for slots in self.slots for s in slots[-self.per_stream :])
 
+    def mean_abs_reward(self) -> float:
+        kept = [abs(float(s.reward)) for slots in self.slots for s in slots[-self.per_stream :] if s.step]
+        return sum(kept) / len(kept) if kept else 0.0
+
     def is_eligible(self, stream: int, seq: int) -> bool:
         slot = self.slots[stream][seq]
         whole = slot.complete and all(self.is_live(stream, held) for held in slot.holds)
