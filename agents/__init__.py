@@ -11,7 +11,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-AGENTS = {"spr": "rlplatform.agents.spr:Agent"}  # by the name of its file; imported when asked for
+AGENTS = {  # by the name of its file; imported when asked for
+    "sac": "rlplatform.agents.sac:Agent",
+    "spr": "rlplatform.agents.spr:Agent",
+}
 
 
 @dataclass(frozen=True)

@@ -297,3 +297,14 @@ class NoisyLinear(nn.Module):
         if noise is None:
             return y
         return torch.addcmul(y, noise.outputs, F.linear(x * noise.inputs, self.sigma, self.bias_sigma))
+
+
+def orthogonal_(weight: Tensor, gain: float, stream: Stream) -> None:
+    """Fill a matrix in place with `gain` times orthonormal rows or columns, whichever are fewer, uniformly distributed (Saxe et al.
+    2014, arXiv:1312.6120): the Q of a matrix of normals, its signs made unique."""
+    rows, columns = weight.shape
+    normal = torch.from_numpy(stream.normal(max(rows, columns), min(rows, columns))).double()
+    q, r = torch.linalg.qr(normal)
+    q = q * r.diagonal().sign()
+    with torch.no_grad():
+        weight.copy_(gain * (q if rows >= columns else q.T))

@@ -1,0 +1,369 @@
+"""SAC, soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905), as the primacy-bias paper has it (Nikishin et al. 2022,
+arXiv:2205.07802): many updates per step, and the whole learner made anew every 200,000 steps while the replay stays.
+
+Vectors in, continuous actions out. Losses are functions of (modules, batch, noise); deviations: docs/agents/sac.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf, log
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # its name everywhere
+from torch import Tensor, nn
+
+from rlplatform.nets import orthogonal_
+from rlplatform.replay import Batch, Replay
+from rlplatform.streams import Stream
+from rlplatform.techniques import resets
+from rlplatform.techniques.resets import ResetConfig
+from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
+
+PARTS = ("critic", "actor", "temperature")  # each with an optimiser of its own, in the order of their steps
+LOG_STD = (-10.0, 2.0)  # range of the log of the policy's standard deviation
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters, those of the primacy-bias paper's runs on DeepMind Control. Steps are agent steps."""
+
+    hidden: int = 256  # units of each of two hidden layers
+    replay_ratio: float = 1.0  # gradient steps per agent step
+    batch: int = 256
+    gamma: float = 0.99
+    learning_rate: float = 3e-4  # of critics, actor and temperature
+    tau: float = 0.005  # the target's way to the critics per gradient step
+    temperature: float = 1.0  # at first
+    entropy: float = -0.5  # that the temperature aims at, per action dimension
+    capacity: int = 1_000_000
+    min_replay: int = 10_000  # agent steps with random actions, before the first gradient step
+    reset: ResetConfig = field(default_factory=ResetConfig)  # `every` counts agent steps
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "batch", "min_replay"):
+            self._expect(name, getattr(self, name) >= 1, ">= 1")
+        for name in ("learning_rate", "temperature"):
+            self._expect(name, 0.0 < getattr(self, name) < inf, "positive and finite")
+        self._expect("replay_ratio", 0.0 <= self.replay_ratio < inf, "finite and >= 0")
+        self._expect("entropy", -inf < self.entropy < inf, "finite")
+        for name in ("gamma", "tau"):
+            self._expect(name, 0.0 <= getattr(self, name) <= 1.0, "in [0, 1]")
+        self._expect("capacity", self.capacity > self.min_replay, "more than min_replay, or learning would never start")
+
+    def _expect(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} must be {what}, got {getattr(self, name)!r}")
+
+
+# --- networks ---
+
+
+class Linear(nn.Linear):
+    """A linear layer with orthogonal weights and zero bias."""
+
+    def init_(self, stream: Stream, gain: float = 2.0**0.5) -> None:
+        orthogonal_(self.weight.data, gain, stream)
+        self.bias.data.zero_()
+
+
+class Actor(nn.Module):
+    """A normal distribution before tanh: [B, inputs] -> mean and log of the standard deviation, [B, A] each."""
+
+    def __init__(self, inputs: int, actions: int, hidden: int) -> None:
+        super().__init__()
+        self.linear1, self.linear2 = Linear(inputs, hidden), Linear(hidden, hidden)
+        self.mean, self.log_std = Linear(hidden, actions), Linear(hidden, actions)
+
+    def init_(self, stream: Stream) -> None:
+        for layer in (self.linear1, self.linear2, self.mean):
+            layer.init_(stream)
+        self.log_std.init_(stream, gain=1.0)
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.relu(self.linear2(F.relu(self.linear1(obs))))
+        low, high = LOG_STD
+        return self.mean(x), low + 0.5 * (high - low) * (1.0 + torch.tanh(self.log_std(x)))
+
+
+class Critic(nn.Module):
+    """Values of [B, inputs + A], observations beside actions: [B]."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.linear1, self.linear2, self.linear3 = Linear(inputs, hidden), Linear(hidden, hidden), Linear(hidden, 1)
+
+    def init_(self, stream: Stream) -> None:
+        for layer in (self.linear1, self.linear2, self.linear3):
+            layer.init_(stream)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value: Tensor = self.linear3(F.relu(self.linear2(F.relu(self.linear1(x)))))
+        return value[:, 0]
+
+
+class Twins(nn.Module):
+    """Two critics, [2, B]."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.first, self.second = Critic(inputs, hidden), Critic(inputs, hidden)
+
+    def init_(self, stream: Stream) -> None:
+        self.first.init_(stream)
+        self.second.init_(stream)
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        x = torch.cat([obs, action], 1)
+        return torch.stack([self.first(x), self.second(x)])
+
+
+class Temperature(nn.Module):
+    """The weight of the entropy, by its logarithm."""
+
+    def __init__(self, initial: float) -> None:
+        super().__init__()
+        self.initial = initial
+        self.log = nn.Parameter(torch.empty(()))
+
+    def init_(self, _stream: Stream) -> None:
+        self.log.data.fill_(log(self.initial))
+
+    def forward(self) -> Tensor:
+        return self.log.exp()
+
+
+class Net(nn.Module):
+    """Actor, critics and temperature."""
+
+    def __init__(self, config: Config, spec: Spec) -> None:
+        super().__init__()
+        inputs, actions = spec.stack * int(np.prod(spec.frame_shape)), spec.action_shape[0]
+        self.actor = Actor(inputs, actions, config.hidden)
+        self.critic = Twins(inputs + actions, config.hidden)
+        self.temperature = Temperature(config.temperature)
+
+    def init_(self, stream: Stream) -> None:
+        self.actor.init_(stream)
+        self.critic.init_(stream)
+        self.temperature.init_(stream)
+
+
+# --- losses ---
+
+
+def sample_action(mean: Tensor, log_std: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+    """tanh(mean + std * normal), [B, A], and the log of its density, [B]: Haarnoja et al. 2018, appendix C. The log of tanh's
+    slope is written so that it does not underflow: 2 (log 2 - u - softplus(-2 u))."""
+    u = mean + log_std.exp() * normal
+    log_normal = -0.5 * normal.square() - log_std - 0.5 * log(2.0 * torch.pi)
+    log_slope = 2.0 * (log(2.0) - u - F.softplus(-2.0 * u))
+    return torch.tanh(u), (log_normal - log_slope).sum(1)
+
+
+class Transitions(NamedTuple):
+    """A batch as the losses take it."""
+
+    obs: Tensor  # [B, inputs] float32
+    action: Tensor  # [B, A] float32
+    reward: Tensor  # [B] float32
+    discount: Tensor  # [B] float32: gamma, or 0 where the episode terminated; a time limit is no termination
+    next_obs: Tensor  # [B, inputs] float32
+
+
+@torch.no_grad()
+def soft_target(net: Net, target: Twins, x: Transitions, normal: Tensor) -> Tensor:
+    """y = r + discount * (least of the target critics - temperature * log pi) at an action of the policy now, [B]."""
+    mean, log_std = net.actor(x.next_obs)
+    action, log_prob = sample_action(mean, log_std, normal)
+    least = target(x.next_obs, action).amin(0)
+    result: Tensor = x.reward + x.discount * (least - net.temperature() * log_prob)
+    return result
+
+
+def critic_loss(critic: Twins, x: Transitions, y: Tensor) -> tuple[Tensor, Tensor]:
+    """(the sum of both critics' mean squared errors, the mean value without gradient)."""
+    q = critic(x.obs, x.action)
+    return (q - y).square().mean(1).sum(), q.detach().mean()
+
+
+def actor_loss(net: Net, obs: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+    """(mean of temperature * log pi - least of the critics, mean entropy without gradient). Its gradient is asked for with respect
+    to the actor alone."""
+    mean, log_std = net.actor(obs)
+    action, log_prob = sample_action(mean, log_std, normal)
+    loss = (net.temperature().detach() * log_prob - net.critic(obs, action).amin(0)).mean()
+    return loss, -log_prob.detach().mean()
+
+
+def temperature_loss(temperature: Temperature, entropy: Tensor, aim: float) -> Tensor:
+    """temperature * (entropy - aim): falls where there is more entropy than is aimed at."""
+    loss: Tensor = temperature() * (entropy - aim)
+    return loss
+
+
+# --- the agent ---
+
+
+class Policy:
+    """A draw from the policy in training, its mode in evaluation."""
+
+    def __init__(self, config: Config, spec: Spec, *, evaluation: bool) -> None:
+        self._spec, self._evaluation = spec, evaluation
+        self._actor = Net(config, spec).actor.requires_grad_(False)
+        self._random = True
+
+    def load(self, weights: Weights) -> None:
+        """Take over the tensors of Agent.weights() without a copy: later changes in place are seen."""
+        for name, parameter in self._actor.named_parameters():
+            parameter.data = weights["actor"][name]
+        self._random = weights["random"] and not self._evaluation
+
+    @torch.inference_mode()
+    def act(self, obs: Array, stream: Stream) -> tuple[Array, Mapping[str, Array]]:
+        """Actions [N, A] float32 in [-1, 1], for obs [N, stack, *frame]."""
+        shape = (len(obs), *self._spec.action_shape)
+        if self._random:
+            return (2.0 * stream.uniform(*shape) - 1.0).astype(np.float32), {}
+        mean, log_std = self._actor(torch.from_numpy(obs).flatten(1))
+        if self._evaluation:
+            return torch.tanh(mean).numpy(), {}
+        action, _ = sample_action(mean, log_std, torch.from_numpy(stream.normal(*shape)))
+        return action.numpy(), {}
+
+
+class Agent:
+    """Replay, networks and optimisers. `update` is one gradient step of critics, actor and temperature."""
+
+    config_class: ClassVar[type[Config]] = Config
+
+    def __init__(self, config: Config, spec: Spec, streams: int, seed: int) -> None:
+        """A newly initialised agent.
+
+        Args:
+            streams: environments whose rollouts `observe` will see.
+            seed: of the run; names the streams "init", "noise", "reset" and "replay".
+        """
+        if spec.actions or len(spec.action_shape) != 1 or spec.frame_dtype != "float32":
+            raise ValueError(
+                "this agent needs float32 observations and actions that are vectors, got "
+                f"{spec.frame_dtype} {list(spec.frame_shape)} and {spec.actions or list(spec.action_shape)} actions"
+            )
+        self.config, self.spec = config, spec
+        self.replay = Replay(spec, config.capacity, streams, max_n=1, stream=Stream(seed, "replay"))
+        self._noise, self._reset_draws = Stream(seed, "noise"), Stream(seed, "reset")
+        self.net, self.target = Net(config, spec), Net(config, spec).critic.requires_grad_(False)
+        self.net.init_(Stream(seed, "init"))
+        self.target.load_state_dict(self.net.critic.state_dict())
+        resets.check_names(self.net, config.reset)
+        self._optimizers = {
+            part: torch.optim.Adam(getattr(self.net, part).parameters(), config.learning_rate, fused=True)
+            for part in PARTS
+        }
+        self._aim = config.entropy * spec.action_shape[0]
+        self._resets = resets.Schedule(config.reset.every, config.reset.until)
+        self._steps = 0  # agent steps observed
+
+    @property
+    def ready(self) -> bool:
+        return self._steps >= self.config.min_replay and self.replay.can_sample
+
+    def policy(self) -> Policy:
+        return Policy(self.config, self.spec, evaluation=False)
+
+    def eval_policy(self) -> Policy:
+        return Policy(self.config, self.spec, evaluation=True)
+
+    def weights(self) -> Weights:
+        actor = {name: p.data for name, p in self.net.actor.named_parameters()}
+        return {"actor": actor, "random": self._steps < self.config.min_replay}
+
+    def observe(self, rollouts: list[Rollout]) -> None:
+        # After `every` steps, their updates and an evaluation: with the first step that follows.
+        if self._resets.due(self._steps + 1):
+            self._reset()
+        for rollout in rollouts:
+            self.replay.add(rollout)
+            self._steps += rollout.reward.size
+
+    def update(self) -> Metrics:
+        """One gradient step of the critics, then of their target, of the actor with the new critics, and of the temperature."""
+        net, x = self.net, transitions(self.replay.sample(self.config.batch, 1, self.config.gamma))
+        next_normal, normal = (torch.from_numpy(self._noise.normal(*x.action.shape)) for _ in range(2))
+        y = soft_target(net, self.target, x, next_normal)
+        of_critic, q = critic_loss(net.critic, x, y)
+        self._step("critic", of_critic)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.target.parameters()), list(net.critic.parameters()), self.config.tau)
+        of_actor, entropy = actor_loss(net, x.obs, normal)
+        self._step("actor", of_actor)
+        of_temperature = temperature_loss(net.temperature, entropy, self._aim)
+        self._step("temperature", of_temperature)
+        metrics = {
+            "losses/critic_loss": of_critic.detach(), "losses/actor_loss": of_actor.detach(), "losses/q_values": q,
+            "losses/temperature_loss": of_temperature.detach(), "charts/entropy": entropy,
+            "charts/temperature": net.temperature().detach(),
+        }  # fmt: skip
+        return metrics | {"charts/resets": torch.tensor(self._resets.count)} if self.config.reset.every else metrics
+
+    def _step(self, part: str, loss: Tensor) -> None:
+        """Gradient and optimiser step of one part alone, whatever else the loss went through."""
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the {part}'s loss is {loss.item()} after {self._steps} agent steps")
+        parameters = list(getattr(self.net, part).parameters())
+        for parameter, grad in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = grad
+        self._optimizers[part].step()
+
+    def _reset(self) -> None:
+        """The modules that the configuration names, the target critics as the critics, and all optimisers. What was stored stays."""
+        fresh = Net(self.config, self.spec)
+        fresh.init_(self._reset_draws)
+        resets.apply_(self.net, fresh, self.config.reset)
+        # Under the name that the critics have in `net`.
+        target, new = (nn.ModuleDict({"critic": critic}) for critic in (self.target, fresh.critic))
+        resets.apply_(target, new, self.config.reset)
+        for optimizer in self._optimizers.values():
+            resets.clear_optimizer_(optimizer)
+
+    def state_dict(self) -> State:
+        """Copies, so that the agent may go on while they are written."""
+        moments = {key: value for optimizer in self._optimizers.values() for key, value in optimizer.state.items()}
+        online = dict(self.net.named_parameters())
+        return {
+            "online": {name: p.detach().clone() for name, p in online.items()},
+            "target": {name: p.detach().clone() for name, p in self.target.named_parameters()},
+            "adam": {
+                name: {key: t.clone() for key, t in moments[p].items()} for name, p in online.items() if p in moments
+            },
+            "noise": self._noise.state_dict(),
+            "reset_draws": self._reset_draws.state_dict(),
+            "resets": self._resets.state_dict(),
+            "steps": self._steps,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.net.load_state_dict(state["online"])
+        self.target.load_state_dict(state["target"])
+        for part, optimizer in self._optimizers.items():
+            optimizer.state.clear()
+            for name, parameter in getattr(self.net, part).named_parameters():
+                if (moments := state["adam"].get(f"{part}.{name}")) is not None:
+                    optimizer.state[parameter] = {key: t.clone() for key, t in moments.items()}
+        self._noise.load_state_dict(state["noise"])
+        self._reset_draws.load_state_dict(state["reset_draws"])
+        self._resets.load_state_dict(state["resets"])
+        self._steps = int(state["steps"])
+
+
+def transitions(batch: Batch) -> Transitions:
+    """A batch of the replay as the losses take it."""
+    f = torch.from_numpy
+    return Transitions(
+        f(batch.obs[:, 0]).flatten(1),
+        f(batch.action[:, 0]),
+        f(batch.n_return),
+        f(batch.discount),
+        f(batch.next_obs).flatten(1),
+    )
