@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 AGENTS = {  # by the name of its file; imported when asked for
+    "mrq": "rlplatform.agents.mrq:Agent",
     "sac": "rlplatform.agents.sac:Agent",
     "spr": "rlplatform.agents.spr:Agent",
 }

@@ -1,0 +1,319 @@
+"""MR.Q, model-based representations for Q-learning: Fujimoto, D'Oro, Zhang, Tian and Rabbat 2025 (arXiv:2501.16142).
+
+A model-free actor-critic on embeddings that are learned as a model is: zs of states and zsa of state-action pairs, from which the
+next zs, the reward and the end of the episode must follow linearly, five steps ahead. Value and policy (TD3's twins and target
+noise, a 3-step target, prioritised replay) see nothing but these embeddings, and rewards in units of their mean. One set of
+hyper-parameters for vectors and pixels, for continuous actions and, by a Gumbel softmax, discrete ones.
+
+Networks and losses: mrq_net.py. Hyper-parameters: mrq_config.py. Deviations from the authors' code: docs/agents/mrq.md.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlplatform.agents import mrq_net
+from rlplatform.agents.mrq_config import DISCRETE_NOISE, DTYPES, Config
+from rlplatform.agents.mrq_net import Actor, Net, Noise, Scale, Transitions, Unroll
+from rlplatform.replay import Batch, Replay
+from rlplatform.streams import Stream
+from rlplatform.techniques import augment
+from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
+
+PARTS = ("encoder", "value", "policy")  # each with an optimiser of its own
+LEAST_SCALE = 1e-3  # of rewards: below it they count as small, so that the first rare reward is no target of thousands
+RELEASED_LEAST_SCALE = 1e-8
+
+
+class Policy:
+    """The policy's action and normal noise in training; in evaluation without the noise, where Gumbel's stays: a discrete
+    action is then a draw from the softmax of the policy's output."""
+
+    def __init__(self, config: Config, spec: Spec, *, evaluation: bool) -> None:
+        self._config, self._spec, self._evaluation = config, spec, evaluation
+        dtype = DTYPES[config.dtype]
+        self._state = mrq_net.to_dtype(mrq_net.state_encoder(config, spec), dtype).requires_grad_(False)
+        self._actor = Actor(config, spec)
+        mrq_net.to_dtype(self._actor, dtype).requires_grad_(False)
+        self._noise = config.noise * (DISCRETE_NOISE if spec.actions else 1.0)
+        self._epsilon = 1.0
+
+    def load(self, weights: Weights) -> None:
+        """Take over the tensors of Agent.weights() without a copy: later changes in place are seen."""
+        for module, name in ((self._state, "state"), (self._actor, "policy")):
+            for key, parameter in module.named_parameters():
+                parameter.data = weights[name][key]
+        self._epsilon = self._config.epsilon_eval if self._evaluation else weights["epsilon"]
+
+    @torch.inference_mode()
+    def act(self, obs: Array, stream: Stream) -> tuple[Array, Mapping[str, Array]]:
+        """Actions for obs [N, stack, *frame]: [N] int64, or [N, A] float32 in [-1, 1]."""
+        explore = stream.uniform(len(obs)) < self._epsilon
+        action = uniform_actions(self._spec, len(obs), stream)
+        if not explore.all():
+            chosen = self._chosen(torch.from_numpy(obs), stream).numpy()
+            action[~explore] = chosen[~explore]
+        return action, {}
+
+    def _chosen(self, obs: Tensor, stream: Stream) -> Tensor:
+        pre = self._actor(self._state(obs))
+        gumbel = gumbel_noise(stream, *pre.shape) if self._spec.actions else torch.zeros(())
+        action = self._actor.action(pre, gumbel)
+        if not self._evaluation:
+            action = action + torch.from_numpy(stream.normal(*action.shape)) * self._noise
+        return action.argmax(-1) if self._spec.actions else action.clamp(-1.0, 1.0)
+
+
+class Agent:
+    """Replay, networks and optimisers. `update` is one gradient step of value and policy; the encoder's come in bursts, one for each
+    of the updates that follow."""
+
+    config_class: ClassVar[type[Config]] = Config
+
+    def __init__(self, config: Config, spec: Spec, streams: int, seed: int) -> None:
+        """A newly initialised agent.
+
+        Args:
+            streams: environments whose rollouts `observe` will see.
+            seed: of the run; names the streams "init", "noise", "augment" and "replay".
+        """
+        if not spec.actions and len(spec.action_shape) != 1:
+            raise ValueError(f"this agent needs discrete actions or vectors, got actions {list(spec.action_shape)}")
+        self.config, self.spec, self._dtype = config, spec, DTYPES[config.dtype]
+        self._pixels, self._actions = mrq_net.is_image(spec), mrq_net.action_size(spec)
+        self.replay = Replay(
+            spec,
+            config.capacity,
+            streams,
+            config.n,
+            max(config.horizon, config.n),
+            config.alpha,
+            Stream(seed, "replay"),
+        )
+        self._noise, self._augment = Stream(seed, "noise"), Stream(seed, "augment")
+        self.bins = mrq_net.symexp_bins(config.bins)
+        self.master = Net(config, spec, torch.float32)  # what the optimisers move
+        self.master.init_(Stream(seed, "init"))
+        half = self._dtype != torch.float32
+        self.online = Net(config, spec, self._dtype) if half else self.master  # what is evaluated
+        self.target = Net(config, spec, self._dtype).requires_grad_(False)
+        self._optimizers = {
+            part: torch.optim.AdamW(
+                getattr(self.master, part).parameters(),
+                config.encoder_learning_rate if part == "encoder" else config.learning_rate,
+                weight_decay=config.weight_decay,
+                fused=True,
+            )
+            for part in PARTS
+        }
+        for part in PARTS:
+            self._round(part)
+        self._copy_to_target()
+        self._steps = 0  # agent steps observed
+        self._updates = 0  # of value and policy
+        self._encoder_updates = 0
+        self._terminates = False  # an episode was seen to terminate; before that nothing is learned about ends
+        self.scale = Scale(torch.ones(()), torch.ones(()))
+        self._encoder_loss = torch.zeros(3)  # dynamics, reward, done: of the encoder's last step
+        self._unroll_batch: Batch | None = None  # memory that is sampled into again and again
+        self._batch: Batch | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self._steps > self.config.min_replay and self.replay.can_sample
+
+    def policy(self) -> Policy:
+        return Policy(self.config, self.spec, evaluation=False)
+
+    def eval_policy(self) -> Policy:
+        return Policy(self.config, self.spec, evaluation=True)
+
+    def weights(self) -> Weights:
+        return {
+            "state": {name: p.data for name, p in self.online.encoder.state.named_parameters()},
+            "policy": {name: p.data for name, p in self.online.policy.named_parameters()},
+            "epsilon": 1.0 if self._steps < self.config.min_replay else self.config.epsilon,
+        }
+
+    def observe(self, rollouts: list[Rollout]) -> None:
+        for rollout in rollouts:
+            self.replay.add(rollout)
+            self._steps += rollout.reward.size
+            self._terminates = self._terminates or bool(rollout.terminated.any())
+
+    def update(self) -> Metrics:
+        """One gradient step of the value, then one of the policy, on one batch, whose new priorities go back to the replay.
+
+        Before every `target_period`-th update, the first included, the targets become copies and the encoder takes as many
+        gradient steps as updates will follow: so inputs and targets of value and policy stand still until the next copy.
+        """
+        config = self.config
+        if self._updates % config.target_period == 0:
+            self._begin_period()
+        self._batch = batch = self.replay.sample(config.batch, config.n, config.gamma, self._k, self._batch)
+        x, noise = self.transitions(batch), self._draw_noise()
+        y = mrq_net.value_target(self.target, x, noise, self.scale)
+        at = mrq_net.embed(self.online.encoder, x)
+        value_loss, td, q = mrq_net.value_loss(self.online.value, at.zsa, y)
+        self._step("value", value_loss)
+        policy_loss = mrq_net.policy_loss(
+            self.online.policy, self.online.encoder, self.online.value, at.zs, noise.gumbel
+        )
+        self._step("policy", policy_loss)
+        self.replay.update_priority(batch.index, td.clamp(min=1.0).numpy())
+        self._updates += 1
+        dynamics, reward, done = self._encoder_loss
+        return {
+            "losses/value_loss": value_loss.detach(), "losses/policy_loss": policy_loss.detach(),
+            "losses/q_values": q * self.scale.online, "losses/dynamics_loss": dynamics, "losses/reward_loss": reward,
+            "losses/done_loss": done, "charts/reward_scale": self.scale.online,
+            "charts/encoder_updates": torch.tensor(self._encoder_updates),
+        }  # fmt: skip
+
+    def encoder_update(self) -> None:
+        """One gradient step of the encoder on one batch of subsequences, drawn as those of `update` are."""
+        config = self.config
+        self._unroll_batch = batch = self.replay.sample(config.batch, 1, 0.0, config.horizon, self._unroll_batch)
+        loss = mrq_net.encoder_loss(
+            self.online.encoder, self.target.encoder, self.unroll(batch), self.bins, config, terminates=self._terminates
+        )
+        self._step("encoder", loss.total)
+        self._encoder_loss = torch.stack(loss[1:])
+        self._encoder_updates += 1
+
+    def unroll(self, batch: Batch) -> Unroll:
+        """A batch as the encoder's loss takes it."""
+        by_time = torch.from_numpy(batch.action).transpose(0, 1)
+        return Unroll(
+            self._observations([*batch.obs.swapaxes(0, 1)]),
+            mrq_net.as_vectors(by_time, self.spec),
+            torch.from_numpy(batch.reward).T.contiguous(),
+            torch.from_numpy(batch.terminated.astype(np.float32)).T,
+            torch.from_numpy(batch.mask.astype(np.float32)).T,
+        )
+
+    def transitions(self, batch: Batch) -> Transitions:
+        """A batch as the losses of value and policy take it."""
+        n_return = batch.n_return
+        if self.config.release.terminal_reward:
+            kept = batch.reward * ~batch.terminated
+            n_return = (kept @ self.config.gamma ** np.arange(self.config.n)).astype(np.float32)
+        return Transitions(
+            self._observations([batch.obs[:, 0], batch.next_obs]),
+            mrq_net.as_vectors(torch.from_numpy(batch.action[:, 0]), self.spec),
+            torch.from_numpy(n_return),
+            torch.from_numpy(batch.discount),
+        )
+
+    @property
+    def _k(self) -> int:
+        """Steps of the subsequences that value and policy need: none, unless rewards are to be had one by one."""
+        return self.config.n if self.config.release.terminal_reward else 0
+
+    def _observations(self, parts: list[Array]) -> Tensor:
+        """Behind each other; images are shifted at random, each stack by a draw of its own."""
+        if not self._pixels:
+            return torch.from_numpy(np.concatenate(parts))
+        images = [part.reshape(len(part), -1, *part.shape[-2:]) for part in parts]
+        return augment.apply(images, shifts(self._augment, len(images) * len(images[0])), self._dtype)
+
+    def _draw_noise(self) -> Noise:
+        shape, config = (self.config.batch, self._actions), self.config
+        much = DISCRETE_NOISE if self.spec.actions else 1.0
+        normal = torch.from_numpy(self._noise.normal(*shape)) * (much * config.target_noise)
+        target = normal.clamp(-much * config.noise_clip, much * config.noise_clip)
+        if not self.spec.actions:
+            return Noise(target, torch.zeros(()), torch.zeros(()))
+        return Noise(target, gumbel_noise(self._noise, *shape), gumbel_noise(self._noise, *shape))
+
+    def _begin_period(self) -> None:
+        self._copy_to_target()
+        least = RELEASED_LEAST_SCALE if self.config.release.reward_scale else LEAST_SCALE
+        scale = torch.tensor(max(self.replay.mean_abs_reward, least), dtype=torch.float32)
+        # The first targets were learned with no scale yet, so that they are in the units of what is learned now.
+        first = self._updates == 0 and not self.config.release.reward_scale
+        self.scale = Scale(scale, scale if first else self.scale.online)
+        for _ in range(self.config.target_period):
+            self.encoder_update()
+
+    def _step(self, part: str, loss: Tensor) -> None:
+        """Gradient and optimiser step of one part alone, whatever else the loss went through."""
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the {part}'s loss is {loss.item()} after {self._steps} agent steps")
+        master, online = (list(getattr(net, part).parameters()) for net in (self.master, self.online))
+        for parameter, grad in zip(master, torch.autograd.grad(loss, online), strict=True):
+            parameter.grad = grad.float()
+        if part == "value":
+            nn.utils.clip_grad_norm_(master, self.config.grad_clip)
+        self._optimizers[part].step()
+        self._round(part)
+
+    @torch.no_grad()
+    def _round(self, part: str) -> None:
+        """Round float32 weights to the dtype in which the networks are evaluated."""
+        if self.online is not self.master:
+            master, online = (list(getattr(net, part).parameters()) for net in (self.master, self.online))
+            torch._foreach_copy_(online, master)
+
+    @torch.no_grad()
+    def _copy_to_target(self) -> None:
+        torch._foreach_copy_(list(self.target.parameters()), list(self.online.parameters()))
+
+    def state_dict(self) -> State:
+        """Copies, so that the agent may go on while they are written."""
+        moments = {key: value for optimizer in self._optimizers.values() for key, value in optimizer.state.items()}
+        online = dict(self.master.named_parameters())
+        return {
+            "online": {name: p.detach().clone() for name, p in online.items()},
+            "target": {name: p.detach().to(torch.float32, copy=True) for name, p in self.target.named_parameters()},
+            "adam": {
+                name: {key: t.clone() for key, t in moments[p].items()} for name, p in online.items() if p in moments
+            },
+            "noise": self._noise.state_dict(),
+            "augment": self._augment.state_dict(),
+            "steps": self._steps,
+            "updates": self._updates,
+            "encoder_updates": self._encoder_updates,
+            "terminates": self._terminates,
+            "scale": {"online": self.scale.online.clone(), "target": self.scale.target.clone()},
+            "encoder_loss": self._encoder_loss.clone(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.master.load_state_dict(state["online"])
+        self.target.load_state_dict(state["target"])
+        for part, optimizer in self._optimizers.items():
+            self._round(part)
+            optimizer.state.clear()
+            for name, parameter in getattr(self.master, part).named_parameters():
+                if (moments := state["adam"].get(f"{part}.{name}")) is not None:
+                    optimizer.state[parameter] = {key: t.clone() for key, t in moments.items()}
+        self._noise.load_state_dict(state["noise"])
+        self._augment.load_state_dict(state["augment"])
+        self._steps, self._updates = int(state["steps"]), int(state["updates"])
+        self._encoder_updates, self._terminates = int(state["encoder_updates"]), bool(state["terminates"])
+        self.scale = Scale(state["scale"]["online"].clone(), state["scale"]["target"].clone())
+        self._encoder_loss = state["encoder_loss"].clone()
+
+
+def uniform_actions(spec: Spec, n: int, stream: Stream) -> Array:
+    """[n] int64, or [n, A] float32 uniform in [-1, 1)."""
+    if spec.actions:
+        return stream.integers(spec.actions, n)
+    return (2.0 * stream.uniform(n, *spec.action_shape) - 1.0).astype(np.float32)
+
+
+def gumbel_noise(stream: Stream, *shape: int) -> Tensor:
+    """Standard Gumbel draws, float32: -log E for E exponential, at least 2^-54 so that all are finite."""
+    exponential = np.maximum(-np.log1p(-stream.uniform(*shape)), 2.0**-54)
+    return torch.from_numpy(-np.log(exponential).astype(np.float32))
+
+
+def shifts(stream: Stream, images: int) -> augment.Draw:
+    """DrQ's augmentation for `images` stacked observations: each by -4 to 4 pixels along either axis, and no change of
+    intensity."""
+    shift = stream.integers(2 * augment.PAD + 1, images, 2) - augment.PAD
+    return augment.Draw(shift, np.ones(images, np.float32))

@@ -1,0 +1,75 @@
+"""Hyper-parameters of MR.Q: Fujimoto et al. 2025 (arXiv:2501.16142), Table 3. One set serves all its benchmarks."""
+
+from dataclasses import dataclass, field
+from math import inf
+
+import torch
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DISCRETE_NOISE = 0.5  # what all three scales of noise are multiplied by where actions are discrete
+
+
+@dataclass(frozen=True)
+class Release:
+    """Where the released code departs from what it means, switched on to reproduce it; docs/agents/mrq.md says what each does."""
+
+    reward_scale: bool = (
+        False  # G1: the first targets are bootstrapped with scale 1, and the scale has no floor but 1e-8
+    )
+    terminal_reward: bool = False  # G2: the reward of a step that terminates is left out of the n-step return
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters. Steps are agent steps."""
+
+    hidden: int = 512  # units of every hidden layer, and of the embeddings of states and of state-action pairs
+    action_embedding: int = 256
+    bins: int = 65  # of the reward's distribution, at symexp(-10), ..., symexp(10)
+    tau: float = 10.0  # temperature of the Gumbel softmax, for discrete actions
+    replay_ratio: float = 1.0  # updates per agent step: each one of value and policy, and on average one of the encoder
+    batch: int = 256
+    gamma: float = 0.99
+    n: int = 3  # steps of the value's target
+    horizon: int = 5  # steps of the encoder's unroll
+    dynamics_weight: float = 1.0
+    reward_weight: float = 0.1
+    done_weight: float = 0.1
+    target_period: int = (
+        250  # updates between copies to the targets; and as many steps of the encoder, in one burst after each
+    )
+    encoder_learning_rate: float = 1e-4
+    learning_rate: float = 3e-4  # of value and policy
+    weight_decay: float = 1e-4  # decoupled, of all parameters
+    grad_clip: float = 20.0  # largest norm of the value's gradient
+    capacity: int = 1_000_000
+    alpha: float = 0.4  # priority = max(|TD error|, 1)^alpha
+    min_replay: int = 10_000  # agent steps with random actions; the first update follows the step after them
+    noise: float = 0.2  # standard deviation, added to what the policy does; half of it where actions are discrete
+    target_noise: float = 0.2  # likewise, in the target; cut at
+    noise_clip: float = 0.3
+    epsilon: float = 0.0  # share of uniformly random actions
+    epsilon_eval: float = 0.0
+    release: Release = field(default_factory=Release)
+    dtype: str = "float32"  # of forward and backward passes; "bfloat16" keeps float32 weights for the optimisers
+
+    def __post_init__(self) -> None:
+        self._expect("dtype", self.dtype in DTYPES, f"one of {', '.join(DTYPES)}")
+        for name in ("hidden", "action_embedding", "batch", "n", "horizon", "target_period"):
+            self._expect(name, getattr(self, name) >= 1, ">= 1")
+        for name in ("tau", "encoder_learning_rate", "learning_rate", "grad_clip"):
+            self._expect(name, 0.0 < getattr(self, name) < inf, "positive and finite")
+        for name in (
+            "replay_ratio", "dynamics_weight", "reward_weight", "done_weight", "weight_decay", "noise", "target_noise",
+            "noise_clip",
+        ):  # fmt: skip
+            self._expect(name, 0.0 <= getattr(self, name) < inf, "finite and >= 0")
+        for name in ("gamma", "alpha", "epsilon", "epsilon_eval"):
+            self._expect(name, 0.0 <= getattr(self, name) <= 1.0, "in [0, 1]")
+        self._expect("bins", self.bins >= 3 and self.bins % 2 == 1, "odd and >= 3, so that a reward of 0 is a bin")
+        self._expect("min_replay", self.min_replay >= 0, ">= 0")
+        self._expect("capacity", self.capacity > self.min_replay, "more than min_replay, or learning would never start")
+
+    def _expect(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} must be {what}, got {getattr(self, name)!r}")
