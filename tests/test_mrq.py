@@ -322,6 +322,20 @@ def test_with_scales_of_one_the_target_is_td3s():
     assert torch.equal(y, expected)
 
 
+@SPECS
+def test_the_policys_loss_by_definition(spec, monkeypatch):
+    """With a weight of what comes before tanh that can be seen: 1e-5 is far below the rest."""
+    assert mrq_net.PREACTIVATION_WEIGHT == 1e-5
+    monkeypatch.setattr(mrq_net, "PREACTIVATION_WEIGHT", 0.5)
+    net, rng = network(TINY, spec, 3), np.random.default_rng(0)
+    zs, (_, gumbel, _) = rng.normal(size=(4, 5)), noise_of(Stream(0, "noise"), spec)
+    given = (torch.from_numpy(np.asarray(x, np.float32)) for x in (zs, gumbel))
+    ours = mrq_net.policy_loss(net.policy, net.encoder, net.value, *given).item()
+    parts = (oracle.part(numbers(net), prefix) for prefix in ("policy.", "encoder.", "value."))
+    expected = oracle.policy_loss(*parts, zs, gumbel, 10.0, bool(spec.actions), 0.5)
+    assert ours == pytest.approx(expected, rel=1e-5)
+
+
 # -- whole updates ------------------------------------------------------------------------------------------------------
 
 

@@ -169,10 +169,10 @@ def value_loss(net, zsa, y):
     return np.mean([huber(e) for e in errors.flatten()]), np.abs(errors).max(0)
 
 
-def policy_loss(net, encoder, critic, zs, gumbel, tau, discrete):
+def policy_loss(net, encoder, critic, zs, gumbel, tau, discrete, weight=1e-5):
     pre = preactivation(net, zs)
     q = value(critic, pair(encoder, zs, act(pre, gumbel, tau, discrete)))
-    return -q.mean() + 1e-5 * (pre**2).mean()
+    return -q.mean() + weight * (pre**2).mean()
 
 
 def clipped(grad, largest):
