@@ -161,22 +161,32 @@ class Encoder(Part):
         x: Tensor = self.pair_action(F.elu(self.action(action.to(self.action.weight.dtype)), inplace=True))
         return x
 
+    def hidden(self, zs: Tensor, embedded: Tensor) -> Tensor:
+        """What g's last layer takes, [B, hidden], of zs [B, hidden] and what `embed` made of the action."""
+        return norm_elu(self.pair2(norm_elu(torch.addmm(embedded, zs, self.pair_state.weight.T))))
+
     def pair(self, zs: Tensor, embedded: Tensor) -> Tensor:
-        """zsa [B, hidden] of zs [B, hidden] and what `embed` made of the action."""
-        x = norm_elu(torch.addmm(embedded, zs, self.pair_state.weight.T))
-        zsa: Tensor = self.pair3(norm_elu(self.pair2(x)))
+        """zsa [B, hidden]."""
+        zsa: Tensor = self.pair3(self.hidden(zs, embedded))
         return zsa
 
     def unroll(self, zs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Predictions along the actions [H, B, A] taken from states zs [B, hidden]: of the next zs [H, B, hidden], in the
-        dtype of the network, and [H, B, 1 + bins] float32: done, then the reward's logits."""
-        pairs, states = [], []
+        dtype of the network, and [H, B, 1 + bins] float32: done, then the reward's logits.
+
+        g's last layer and m, with nothing between them, are multiplied once instead of being applied to each step's batch:
+        a tenth of the work less.
+        """
+        last, m, read = self.pair3, self.dynamics, self.outcome
+        dynamics, dynamics_bias = m.weight @ last.weight, F.linear(last.bias, m.weight, m.bias)
+        outcome, outcome_bias = read.weight @ last.weight.float(), F.linear(last.bias.float(), read.weight, read.bias)
+        hidden, states = [], []
         for embedded in self.embed(action).unbind():  # selecting one by one would add up as many gradients of the whole
-            pairs.append(self.pair(zs, embedded))
-            zs = self.dynamics(pairs[-1])  # no norm, no activation, also where it goes on
+            hidden.append(self.hidden(zs, embedded))
+            zs = F.linear(hidden[-1], dynamics, dynamics_bias)  # no norm, no activation, also where it goes on
             states.append(zs)
-        outcome: Tensor = self.outcome(torch.cat(pairs)).unflatten(0, action.shape[:2])
-        return torch.stack(states), outcome
+        said = F.linear(torch.cat(hidden).float(), outcome, outcome_bias)
+        return torch.stack(states), said.unflatten(0, action.shape[:2])
 
 
 class Actor(Part):
