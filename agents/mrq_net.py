@@ -19,9 +19,7 @@ LN_EPS = 1e-5
 LARGEST_BIN = 10.0  # in symexp's argument: bins reach to 22,025.5
 PREACTIVATION_WEIGHT = 1e-5  # of the policy's mean squared output before tanh or softmax
 CHANNELS, KERNEL, STRIDES = 32, 3, (2, 2, 2, 1)  # of the four convolutions
-LEAST_IMAGE = (
-    31  # pixels along an axis, below which they leave nothing: smaller byte frames go through the linear encoder
-)
+LEAST_IMAGE = 31  # pixels along an axis, below which they leave nothing: smaller byte frames go to the linear encoder
 
 
 class Linear(nn.Linear):
@@ -87,9 +85,18 @@ def norm_relu(x: Tensor) -> Tensor:
 
 
 def is_image(spec: Spec) -> bool:
-    """Whether observations go through convolutions: bytes [height, width] or [channels, height, width], large enough."""
+    """Whether observations go through convolutions: bytes [height, width] or [channels, height, width], large enough.
+
+    Raises:
+        ValueError: for large byte frames of another form, which a linear encoder would swallow.
+    """
     shape = spec.frame_shape
-    return spec.frame_dtype == "uint8" and len(shape) in (2, 3) and min(shape[-2:]) >= LEAST_IMAGE
+    large = [size >= LEAST_IMAGE for size in shape]
+    if spec.frame_dtype != "uint8" or sum(large) < 2:
+        return False
+    if len(shape) > 3 or not all(large[-2:]):
+        raise ValueError(f"images must be [height, width] or [channels, height, width], got {list(shape)}")
+    return True
 
 
 class VectorState(Part):

@@ -173,7 +173,7 @@ def test_networks_by_definition(spec):
 
 
 @pytest.mark.parametrize(
-    "spec", [Spec((33, 35), "uint8", 2, 3), Spec((3, 33, 31), "uint8", 2, 3)], ids=["gray", "colour"]
+    "spec", [Spec((45, 49), "uint8", 2, 3), Spec((3, 41, 31), "uint8", 2, 3)], ids=["gray", "colour"]
 )
 def test_the_pixel_encoder_by_definition(spec):
     net = PixelState(spec, 6)
@@ -190,6 +190,8 @@ def test_small_byte_frames_go_through_the_linear_encoder():
     assert not mrq_net.is_image(Spec((10, 5), "uint8", 1, 3))
     assert not mrq_net.is_image(Spec((4, 10, 10), "uint8", 1, 3))
     assert mrq_net.is_image(Spec((31, 31), "uint8", 1, 3))
+    with pytest.raises(ValueError, match="images must be"):
+        mrq_net.is_image(Spec((84, 84, 3), "uint8", 3, 3))
     spec = Spec((2, 2), "uint8", 1, 3)
     net = network(TINY, spec, 0)
     obs = np.array([[[[0, 255], [51, 102]]]], np.uint8)
@@ -641,6 +643,17 @@ def test_random_actions_are_uniform(spec):
         assert action.dtype == np.float32
         np.testing.assert_array_less(np.abs(action.mean(0)), 5 / math.sqrt(3 * n))
         np.testing.assert_array_less(np.abs((action**2).mean(0) - 1 / 3), 5 * math.sqrt(4 / 45 / n))
+
+
+def test_epsilon_is_the_share_of_random_actions():
+    config, n = dataclasses.replace(TINY, epsilon_eval=0.3), 6_000
+    obs = np.ones((n, 2, 3), np.float32)
+    _, policy = acting(REACH, evaluation=True, config=config)
+    always, _ = acting(REACH, evaluation=True)[1].act(obs, Stream(0, "actor"))
+    action, _ = policy.act(obs, Stream(0, "actor"))
+    random = (action != always).any(1)
+    assert abs(random.sum() - 0.3 * n) < 5 * math.sqrt(n * 0.3 * 0.7)
+    np.testing.assert_array_less(np.abs(action[random].mean(0)), 5 / math.sqrt(3 * random.sum()))
 
 
 def test_a_policy_sees_later_updates_without_loading_again():

@@ -98,6 +98,18 @@ def test_new_items_enter_at_the_largest_priority_ever_recorded() -> None:
     np.testing.assert_array_equal(replay.gather(np.array([0, 1, 40]), 1, 0.9).priority, [0.5, 1.0, 3.0])
 
 
+def test_the_mean_reward_is_of_what_is_stored_now() -> None:
+    """Before anything came, in a stream that is not full, behind a time limit whose last frame takes a slot, overwritten."""
+    replay = Replay(SPEC, 20, 2, 1)
+    assert replay.mean_abs_reward == 0.0
+    rollout = Feed(SPEC, 1).rollout([["on"], ["limit"], ["on"]])
+    replay.add(rollout._replace(reward=np.array([[-1.0], [3.0], [0.5]], np.float32), first_env=1))
+    assert replay.mean_abs_reward == 1.5
+    later = Feed(SPEC, 1).rollout([["on"]] * 10)._replace(first_env=1)
+    replay.add(later._replace(reward=np.arange(-9, 1, dtype=np.float32)[:, None]))
+    assert replay.mean_abs_reward == 4.5
+
+
 def test_a_late_priority_of_an_overwritten_item_is_ignored() -> None:
     replay = filled(steps=30, streams=2, capacity=40)  # 20 slots a stream: seq 0 to 9 are gone
     before = everything(replay)
