@@ -30,3 +30,11 @@ def test_continuous_control_swings_the_pendulum_up(tmp_path: Path, preset: str, 
     """Random play has about -1,200; from an average start the way up alone costs about 150."""
     result = rlplatform.train(preset, "control/Pendulum", seed=seed, steps=steps, run_dir=tmp_path)
     assert result["mean"] > -200.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_mrq_learns_to_catch(tmp_path: Path, seed: int) -> None:
+    """Its actions stay draws from a softmax, so that a ball now and then is missed: 90 of 100 are caught, at random 20."""
+    result = rlplatform.train("mrq", "catch", seed=seed, steps=12_000, run_dir=tmp_path)
+    assert result["mean"] >= 0.8
