@@ -6,7 +6,7 @@ shifts for one augmentation stream, and a checkpoint of one is a checkpoint of t
 - Outputs are made once (`batch`, `stacks`, `images`) and written again by every call, at fixed addresses.
 - `n` and `gamma` are device scalars, as are the size, the largest priority and the streams' counters.
 - `sample`, `gather`, `stack`, `shift` and `update_priority` neither wait for the device nor allocate, and run on torch's current
-  stream: they can be captured into a CUDA graph, which then sees what `n` and `gamma` are when it runs.
+  stream: after a first call they can be captured into a CUDA graph, which then sees what `n` and `gamma` are when it runs.
 - So they cannot raise for what only the device knows. The first thing that a kernel refuses is noted on the device; until
   `check` has raised it, what is added or updated has no effect. Call `check` wherever metrics are read.
 
@@ -280,41 +280,34 @@ class DeviceReplay:
 
     def stacks(self, batch: DeviceBatch) -> Stacks:
         """Memory for the observations of such batches as they were stored."""
-        size, k = len(batch.index), batch.k
-        observation = (self.spec.stack, *self.spec.frame_shape)
-        make = (self._frame.new_empty(size, k + 1, *observation), self._frame.new_empty(size, *observation))
-        return Stacks(*make)
+        return Stacks(*(self._frame.new_empty(shape) for shape in self._stack_shapes(batch)))
 
     def stack(self, batch: DeviceBatch, out: Stacks) -> Stacks:
         """The observations of a batch that was just written; nothing may have been added in between."""
-        size, k = len(batch.index), batch.k
-        observation = (self.spec.stack, *self.spec.frame_shape)
-        self._expect("out.obs", out.obs, self._frame.dtype, (size, k + 1, *observation))
-        self._expect("out.next_obs", out.next_obs, self._frame.dtype, (size, *observation))
+        obs, next_obs = self._stack_shapes(batch)
+        self._expect("out.obs", out.obs, self._frame.dtype, obs)
+        self._expect("out.next_obs", out.next_obs, self._frame.dtype, next_obs)
         self._kernels.stack(self._native(batch), *addresses(*out), *self._queue())
         return out
+
+    def _stack_shapes(self, batch: DeviceBatch) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        size, observation = len(batch.index), (self.spec.stack, *self.spec.frame_shape)
+        return (size, batch.k + 1, *observation), (size, *observation)
 
     def images(self, batch: DeviceBatch, dtype: torch.dtype) -> Tensor:
         """Memory for the observations of such batches as a network takes them: [(k + 2) * B, stack, height, width], channels
         last, float32 or bfloat16; observation j of item b is image j * B + b, the next observations come last."""
-        if self._frame.dtype != torch.uint8 or len(self.spec.frame_shape) != 2:
-            raise ValueError(
-                f"images are made of uint8 frames [height, width], not {self.spec.frame_dtype} {list(self.spec.frame_shape)}"
-            )
         if dtype not in (torch.float32, torch.bfloat16):
             raise ValueError(f"dtype must be float32 or bfloat16, got {dtype}")
-        height, width = self.spec.frame_shape
-        images = (batch.k + 2) * len(batch.index)
-        return torch.empty(images, height, width, self.spec.stack, dtype=dtype, device=self.device).permute(0, 3, 1, 2)
+        return torch.empty(self._image_shape(batch), dtype=dtype, device=self.device).permute(0, 3, 1, 2)
 
     def shift(self, batch: DeviceBatch, draw: Augmentation | None, out: Tensor) -> Tensor:
         """The observations of a batch that was just written, shifted and multiplied as `techniques.augment.apply` does, to the
         bit for equal draws; with None only laid out for the network. `out` is from `images`."""
-        height, width = self.spec.frame_shape
-        images = (batch.k + 2) * len(batch.index)
+        images, height, width, stack = self._image_shape(batch)
         single = out.dtype == torch.float32
-        self._expect("out", out.permute(0, 2, 3, 1), torch.float32 if single else torch.bfloat16,
-                     (images, height, width, self.spec.stack))  # fmt: skip
+        dtype = torch.float32 if single else torch.bfloat16
+        self._expect("out", out.permute(0, 2, 3, 1), dtype, (images, height, width, stack))
         drawn = (0, 0)
         if draw is not None:
             self._expect("draw.shift", draw.shift, torch.int64, (images, 2))
@@ -322,6 +315,15 @@ class DeviceReplay:
             drawn = (draw.shift.data_ptr(), draw.intensity.data_ptr())
         self._kernels.shift_images(self._native(batch), height, width, *drawn, single, out.data_ptr(), *self._queue())
         return out
+
+    def _image_shape(self, batch: DeviceBatch) -> tuple[int, int, int, int]:
+        """As they lie in memory: images, height, width, stack."""
+        shape = self.spec.frame_shape
+        if self._frame.dtype != torch.uint8 or len(shape) != 2:
+            raise ValueError(
+                f"images are made of uint8 frames [height, width], not {self.spec.frame_dtype} {list(shape)}"
+            )
+        return (batch.k + 2) * len(batch.index), *shape, self.spec.stack
 
     # --- priorities ---
 

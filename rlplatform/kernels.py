@@ -30,11 +30,17 @@ def module(device: torch.device) -> ModuleType:
 
 
 def numbered(device: torch.device | str) -> torch.device:
-    """With its number: "cuda" is the current one, as a tensor made there will say."""
+    """With its number: "cuda" is the current one, as a tensor made there will say.
+
+    Raises:
+        RuntimeError: for a GPU, where torch sees none.
+    """
     device = torch.device(device)
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", torch.cuda.current_device())
-    return device
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        raise RuntimeError(f"{device} was asked for, but torch sees no CUDA device")
+    return torch.device("cuda", torch.cuda.current_device()) if device.index is None else device
 
 
 def addresses(*tensors: Tensor) -> list[int]:

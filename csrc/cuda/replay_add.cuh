@@ -37,7 +37,9 @@ struct DeviceRollout {
   RLP_HD std::size_t rows() const noexcept { return steps * envs; }
   RLP_HD bool is_cut(std::size_t row) const noexcept { return truncated[row] && !terminated[row]; }
   RLP_HD bool is_used(std::size_t e) const noexcept { return final_at[2 * e] >= 0; }
+  // The row of its step; past all rows where it is not used.
   RLP_HD std::size_t final_row(std::size_t e) const noexcept {
+    if (!is_used(e)) return SIZE_MAX;
     return static_cast<std::size_t>(final_at[2 * e]) * envs + static_cast<std::size_t>(final_at[2 * e + 1]);
   }
   // Which final frame belongs to a step; `finals` where none does. O(log E).
@@ -45,10 +47,10 @@ struct DeviceRollout {
     std::size_t low = 0, high = finals;
     while (low < high) {
       const std::size_t middle = (low + high) / 2;
-      if (is_used(middle) && final_row(middle) < row) low = middle + 1;
+      if (final_row(middle) < row) low = middle + 1;
       else high = middle;
     }
-    return low < finals && is_used(low) && final_row(low) == row ? low : finals;
+    return low < finals && final_row(low) == row ? low : finals;
   }
 };
 
@@ -82,7 +84,7 @@ struct CheckRollout {
     const std::int64_t t = rollout.final_at[2 * e], i = rollout.final_at[2 * e + 1];
     const bool inside =
         t < static_cast<std::int64_t>(rollout.steps) && 0 <= i && i < static_cast<std::int64_t>(rollout.envs);
-    const bool follows = e == 0 || (rollout.is_used(e - 1) && rollout.final_row(e - 1) < rollout.final_row(e));
+    const bool follows = e == 0 || rollout.final_row(e - 1) < rollout.final_row(e);
     if (!inside || !follows) refuse(*memory.scalars, Fault::kFinalAt, e);
   }
 

@@ -113,7 +113,7 @@ struct Feed {
   void add_to(Device& device, const dev::HostQueue& queue, std::size_t spare) {
     std::vector<std::int64_t> at = final_at;
     Bytes last = final_frame;
-    at.resize(2 * (finals + spare), -1);
+    for (std::size_t e = 0; e < spare; ++e) at.insert(at.end(), {-1, static_cast<std::int64_t>(envs) + 1});
     last.resize((finals + spare) * shape.frame_bytes, 0xFF);  // NaN, as floats
     std::vector<std::int64_t> seq(steps * envs + finals + spare, 99);
     std::vector<std::int64_t> leaf(envs * dev::touched_slots(device.memory, steps), 99);
@@ -248,6 +248,25 @@ void compare(const rlp::Replay& replay, const Device& device) {
   check_tree(device, replay);
 }
 
+// The walk down is SumTree's, also exactly at the edges of the intervals, at the very end, and beside leaves of 0.
+void edges_of_the_walk() {
+  const double leaf[] = {1, 0, 2, 0, 4, 1, 0, 0};
+  rlp::SumTree cpu(8);
+  cpu.assign(leaf);
+  std::vector<double> tree(16);
+  std::copy_n(leaf, 8, &tree[8]);
+  for (std::size_t node = 7; node >= 1; --node) tree[node] = tree[2 * node] + tree[2 * node + 1];
+  for (int eighth = 0; eighth <= 64; ++eighth) {
+    double u = eighth / 64.0;
+    const std::size_t ours = dev::find_leaf(tree.data(), 8, u * tree[1]);
+    std::int64_t theirs;
+    cpu.find(&u, &theirs, 1);
+    CHECK(static_cast<std::int64_t>(ours) == theirs && leaf[ours] > 0.0);
+  }
+  const std::vector<double> single = {0.0, 3.0};
+  CHECK(dev::find_leaf(single.data(), 1, 2.9) == 0);
+}
+
 // What can be loaded: the slots, counts and priorities; the rest is worked out.
 void restored_is_the_same(const Case& c, const Device& device, const dev::HostQueue& queue) {
   Device copy(c);
@@ -320,6 +339,11 @@ void refusals(dev::Order order) {
     CHECK(device.scalars.fault == expected);
     CHECK(Kept(device) == before);
     feed.add_to(device, queue, 0);  // good, but what was wrong has not been read
+    if (expected > noted(dev::Fault::kReward, 0, 1)) {  // wrong at its first step: what was wrong before is what counts
+      Feed later = feed;
+      later.reward[0] = std::nanf("");
+      later.add_to(device, queue, 0);
+    }
     CHECK(device.scalars.fault == expected);
     CHECK(Kept(device) == before);
     device.scalars.fault = dev::kNoFault;
@@ -366,6 +390,10 @@ void refusals(dev::Order order) {
   update_refused(noted(dev::Fault::kUnknown, 0, 0), {-1, good}, {1.0, 1.0});
   update_refused(noted(dev::Fault::kUnknown, 0, 0), {std::numeric_limits<std::int64_t>::min()}, {1.0});
 
+  for (std::size_t place = 0; place < device.slots; ++place)
+    if (device.bits[place] & rlp::kFinal)
+      update_refused(noted(dev::Fault::kUnknown, 1, 0), {good, device.memory.index_at(place)}, {1.0, 1.0});
+
   Output out(c, 2, 1);
   const std::int64_t items[] = {good, next};
   device.scalars.n = 3;
@@ -378,6 +406,33 @@ void refusals(dev::Order order) {
     dev::sample(queue, device.memory, out.device());
     CHECK(device.scalars.fault == noted(dev::Fault::kQuery, 0, 0));
     device.scalars.fault = dev::kNoFault;
+  }
+}
+
+void powers() {
+  for (const double x : {0.0, 1e-300, 0.3, 1.0, 2.0, 7.7, 1e150})
+    for (const double alpha : {0.0, 0.25, 0.5, 0.6, 1.0, 2.0})
+      CHECK(std::abs(rlp::power(x, alpha) - std::pow(x, alpha)) <= 2.3e-16 * std::pow(x, alpha));  // 1 ulp
+  CHECK(std::isnan(rlp::power(std::nan(""), 0.0)));
+}
+
+// Whatever the exponent makes of them.
+void priorities_out_of_range(dev::Order order) {
+  const dev::HostQueue queue(0, static_cast<std::uintptr_t>(order));
+  for (const double alpha : {0.0, 0.5, 1.0, 2.0}) {
+    const Case c{1, 1, 1, 20, {1, 0}, alpha};
+    Device device(c);
+    Feed feed{c, {5, 0}};
+    feed.make(15, 1, 0);
+    feed.add_to(device, queue, 0);
+    const std::int64_t item = device.items()[0];
+    std::int64_t leaf;
+    for (const double priority : {std::nan(""), -1e-9, static_cast<double>(INFINITY), 1e301, 1e200, 0.0}) {
+      dev::update_priority(queue, device.memory, &item, &priority, 1, &leaf);
+      const bool good = priority >= 0.0 && priority < INFINITY && std::pow(priority, alpha) <= 1e300;
+      CHECK(device.scalars.fault == (good ? dev::kNoFault : noted(dev::Fault::kPriority, 0, 0)));
+      device.scalars.fault = dev::kNoFault;
+    }
   }
 }
 
@@ -429,6 +484,8 @@ void every_order_meets_every_thread() {
 
 int main() {
   every_order_meets_every_thread();
+  edges_of_the_walk();
+  powers();
   const Case cases[] = {
       {16, 4, 2, 17, {3, 2}, 0.5},  {48, 4, 3, 8, {3, 2}, 0.5}, {3, 3, 1, 9, {1, 4}, 1.0}, {4, 1, 5, 7, {4, 0}, 0.0},
       {10, 2, 2, 40, {2, 3}, 0.25}, {8, 4, 1, 64, {10, 5}, 0.5},
@@ -436,6 +493,7 @@ int main() {
   for (const dev::Order order : {dev::Order::kForward, dev::Order::kBackward, dev::Order::kScattered}) {
     for (const Case& c : cases) long_run(c, order);
     refusals(order);
+    priorities_out_of_range(order);
     float_frames_are_finite(order);
   }
   augmentation_draws();
