@@ -14,6 +14,7 @@ With device="cpu" the same kernels' code runs on the host, thread by thread: for
 """
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -192,8 +193,8 @@ class DeviceReplay:
 
     # --- adding ---
 
-    def add(self, rollout: Rollout) -> None:
-        """Append T steps of N environments, numpy arrays or tensors on this device; environment i is stream
+    def add(self, rollout: Any) -> None:
+        """Append T steps of N environments: a `Rollout`, or the same fields as tensors on this device; environment i is stream
         `rollout.first_env + i`.
 
         Arrays are copied to the device, and what is wrong with them raises here, having waited for it. With tensors nothing
@@ -216,12 +217,12 @@ class DeviceReplay:
         if on_host:
             self.check()
 
-    def _to_device(self, rollout: Rollout) -> Any:
+    def _to_device(self, rollout: Rollout) -> SimpleNamespace:
         fields = {}
         for name in _STEPS:
             array = np.ascontiguousarray(getattr(rollout, name))
             fields[name] = torch.from_numpy(array if array.flags.writeable else array.copy()).to(self.device)
-        return rollout._replace(**fields)
+        return SimpleNamespace(**fields, first_env=rollout.first_env)
 
     def _expect_rollout(self, r: Any) -> None:
         if r.first.ndim != 2:

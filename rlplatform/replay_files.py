@@ -92,7 +92,8 @@ class ReplayFiles:
         self._folder, self._segments = checkpoint.folder, checkpoint.segments
 
     def _oldest(self, counts: Array) -> Array:
-        return np.maximum(0, counts - self._per_stream)
+        oldest: Array = np.maximum(0, counts - self._per_stream)
+        return oldest
 
     def _check_cover(self, checkpoint: Checkpoint) -> None:
         """The segments follow each other, from the oldest slot that is needed to the newest."""

@@ -15,7 +15,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -50,9 +52,10 @@ def rollout(steps: int, envs: int, seed: int) -> Rollout:
     )  # fmt: skip
 
 
-def on_device(r: Rollout) -> Any:
+def on_device(r: Rollout) -> SimpleNamespace:
     """The same with tensors, as a producer on the device hands it over."""
-    return r._replace(**{name: torch.from_numpy(getattr(r, name)).cuda() for name in Rollout._fields[:8]})
+    tensors = {name: torch.from_numpy(getattr(r, name)).cuda() for name in Rollout._fields[:8]}
+    return SimpleNamespace(**tensors, first_env=r.first_env)
 
 
 def agree(capacity: int) -> None:
@@ -173,8 +176,11 @@ def main() -> None:
     for steps, envs in ROLLOUTS:
         target = DeviceReplay(SPEC, max(given.capacity, 64 * envs), envs, N, K, ALPHA)
         new = on_device(rollout(steps, envs, seed=2))
-        new = new._replace(first=torch.ones_like(new.first), terminated=torch.zeros_like(new.terminated))
-        add = {"add": (lambda target=target, new=new: target.add(new), 2 * steps * envs * FRAME)}
+        new.first, new.terminated = (
+            torch.ones_like(new.first),
+            torch.zeros_like(new.terminated),
+        )  # it comes again and again
+        add: dict[str, tuple[Call, int]] = {"add": (partial(target.add, new), 2 * steps * envs * FRAME)}
         sizes[f"add {steps} x {envs}"] = measure(add, given.turns)
         target.check()
 
