@@ -80,7 +80,7 @@ def test_draws_are_uniform_shifts_and_cut_normals():
 
 def refused():
     x, shift, ones = images(2, 4, 6, 5), np.zeros((2, 2), np.int64), np.ones(2, np.float32)
-    out = np.empty((2, 6, 5, 4), np.float32)
+    out = np.zeros((2, 6, 5, 4), np.float32)  # not empty: a signalling NaN among rubbish would warn when it is cast
     return [
         ((x.astype(np.float32), shift, ones, out), "image must be uint8"),
         ((x[0], shift, ones, out), "image must be uint8"),
