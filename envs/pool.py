@@ -54,7 +54,7 @@ class PoolBatch:
             raise ValueError(f"threads must be >= 1, got {threads}")
         self.protocol = protocol or AtariProtocol()
         refuse(self.protocol)
-        game = task.removeprefix("atari/")
+        game = task.rpartition("/")[2]
         self.n, self.first_env = n, first_env
         self._pool: Any = open_pool(game, n, seed, first_env, self.protocol, threads or min(n, _cores()))
         size = self.protocol.frame_size

@@ -85,7 +85,7 @@ def resolve_config(
     protocol = suite.protocol if chosen is None else suite.protocol_named(chosen.variant)
     schema = RunConfig(
         preset=preset, task=task, agent=agent_config, agent_class=agent_class, protocol=protocol,
-        steps=suite.steps, eval=EvalConfig(episodes=suite.episodes),
+        steps=suite.steps, eval=EvalConfig(episodes=suite.episodes, every=suite.every),
     )  # fmt: skip
     layers = [{"agent": chosen.config}] if chosen is not None else []
     layers.append({name: value for name, value in given.items() if value is not None})
