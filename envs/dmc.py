@@ -5,6 +5,7 @@ neither be saved nor leave out the observations between two repeats of an action
 """
 
 import dataclasses
+import importlib
 import importlib.metadata
 import os
 import sys
@@ -70,6 +71,7 @@ class DmcSimulator(Simulator):
         """`stream` keys the generator that the task draws starts from, numpy's Philox (4x64 bits, not the stream's own)."""
         self._random = np.random.RandomState(np.random.Philox(key=stream.key))
         env = _suite().load(domain, name, task_kwargs={"random": self._random})
+        self._diverged = importlib.import_module("dm_control.rl.control").PhysicsError
         self._task, self._physics_, self._name = env.task, env.physics, f"{domain}-{name}"
         self._substeps = round(env.control_timestep() / env.physics.timestep())
         bounds = env.action_spec()
@@ -88,8 +90,6 @@ class DmcSimulator(Simulator):
         return self._frame()
 
     def step(self, action: Array) -> Outcome:
-        from dm_control.rl.control import PhysicsError
-
         task, physics = self._task, self._physics_
         force = self.centre + self._half * action
         reward = 0.0
@@ -99,14 +99,15 @@ class DmcSimulator(Simulator):
                 physics.step(self._substeps)
                 task.after_step(physics)
                 reward += float(task.get_reward(physics))
-        except PhysicsError as error:
+        except self._diverged as error:
             raise FloatingPointError(f"the simulation of {self._name} diverged: {error}") from error
         self.steps += 1
-        return Outcome(self._frame(), reward, False, self.steps >= self._protocol.episode_steps)  # noqa: FBT003
+        return Outcome(self._frame(), reward, False, self.steps >= self._protocol.episode_steps)
 
     def notes(self) -> dict[str, Any]:
-        # The dog's height and weight, by which it is rewarded, are found out when its first episode begins.
-        return {name: float(value) for name, value in vars(self._task).items() if type(value) in (float, np.float64)}
+        # The dog's heights and weight, by which it is rewarded, are found out when its first episode begins.
+        kept = {name: value for name, value in vars(self._task).items() if isinstance(value, float | np.ndarray)}
+        return {name: value.copy() if isinstance(value, np.ndarray) else float(value) for name, value in kept.items()}
 
     def take_notes(self, notes: Mapping[str, Any]) -> None:
         vars(self._task).update(notes)
@@ -129,10 +130,10 @@ class DmcSimulator(Simulator):
 
 def _suite() -> Any:
     """dm_control.suite. Importing it loads a renderer: the one that works without a display, unless the user has named one."""
-    if "dm_control.suite" not in sys.modules:
-        with _renderer_named():
-            import dm_control.suite
-    return sys.modules["dm_control.suite"]
+    if "dm_control.suite" in sys.modules:
+        return sys.modules["dm_control.suite"]
+    with _renderer_named():
+        return importlib.import_module("dm_control.suite")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Gymnasium's MuJoCo environments with whole-state save and restore."""
 
 import dataclasses
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -46,7 +47,9 @@ class GymSimulator(Simulator):
         """`stream` keys the generator that starts are drawn from, numpy's Philox (4x64 bits, not the stream's own)."""
         entry_point = gymnasium.spec(name).entry_point
         assert isinstance(entry_point, str)
-        self._env = load_env_creator(entry_point)()  # make() would warn that v4 is old, and count time for itself
+        self._env = cast(
+            Any, load_env_creator(entry_point)()
+        )  # make() would warn that v4 is old, and count time for itself
         self._env.np_random = np.random.Generator(np.random.Philox(key=stream.key))
         self._episode_steps = episode_steps
         self.shape: tuple[int, ...] = self._env.observation_space.shape
@@ -62,7 +65,8 @@ class GymSimulator(Simulator):
         force = (self.centre + self._half * action).astype(np.float32)  # Gymnasium's dtype of actions
         frame, reward, terminated, _, _ = self._env.step(force)
         self.steps += 1
-        return Outcome(np.asarray(frame, np.float32), float(reward), bool(terminated), self.steps >= self._episode_steps)
+        over = self.steps >= self._episode_steps
+        return Outcome(np.asarray(frame, np.float32), float(reward), bool(terminated), over)
 
     def random_state(self) -> State:
         return dict(self._env.np_random.bit_generator.state)

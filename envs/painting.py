@@ -11,11 +11,11 @@ import functools
 import importlib
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import mujoco
+import mujoco  # type: ignore[import-untyped,import-not-found,unused-ignore]
 import numpy as np
 
 from rlplatform.types import Array
@@ -30,12 +30,12 @@ class Painter:
     read anew for every picture; meshes and textures are not.
 
     Its OpenGL context is opened at the first picture, and current in no thread between two of them, so that any thread may ask
-    for the next, one at a time.
+    for the next, one at a time. With EGL, what somebody else had made current is current again
+    afterwards.
     """
 
     def __init__(self) -> None:
         self._gl: Any = None  # mujoco's context of the backend
-        self._release: Any = None  # takes whichever context is current from this thread
         self._drawing: Any = None  # mujoco.MjrContext: meshes and textures
         self._scene: Any = None
 
@@ -67,28 +67,32 @@ class Painter:
     def close(self) -> None:
         if self._gl is None:
             return
-        self._gl.make_current()
-        self._drawing.free()
-        self._gl.free()  # lets go of the thread, too
-        self._gl = self._drawing = self._scene = None
+        with self._current(None):
+            self._drawing.free()
+            self._gl.free()
+            self._gl = self._drawing = self._scene = None
 
     def __del__(self) -> None:
         self.close()
 
     @contextmanager
     def _current(self, model: Any) -> Iterator[None]:
-        if self._gl is None:
-            self._open(model)
-        else:
-            self._gl.make_current()
+        name = backend()
+        module = importlib.import_module(f"mujoco.{name}")  # it tells PyOpenGL what it is used for
+        held: Callable[[], Any]
+        give_back: Callable[[Any], None]
+        held, give_back = (_held_egl, _give_back_egl) if name == "egl" else (_held_osmesa, _give_back_osmesa)
+        before = held()
         try:
+            if self._gl is None:
+                self._open(module, model)
+            else:
+                self._gl.make_current()
             yield
         finally:
-            self._release()
+            give_back(before)
 
-    def _open(self, model: Any) -> None:
-        module = importlib.import_module(f"mujoco.{backend()}")
-        self._release = _release_egl if backend() == "egl" else _release_osmesa
+    def _open(self, module: Any, model: Any) -> None:
         gl = module.GLContext(model.vis.global_.offwidth, model.vis.global_.offheight)
         gl.make_current()
         self._drawing = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
@@ -110,21 +114,21 @@ def _close_all() -> None:
 
 @functools.cache
 def backend() -> str:
-    """ "egl" or "osmesa": what pictures are drawn with in this process.
+    """What pictures are drawn with in this process, "egl" or "osmesa".
 
     Raises:
         ValueError: $MUJOCO_GL names something else, or neither works here; says why, and what would help.
     """
     named = os.environ.get(CHOICE, "").lower()
     if named not in ("", "egl", "osmesa"):
-        raise ValueError(f"pictures are drawn without a display: ${CHOICE} has to be egl, osmesa or unset, got {named!r}")
+        raise ValueError(f"pictures need no display here: ${CHOICE} has to be egl, osmesa or unset, got {named!r}")
     asked = (named,) if named else ("egl", "osmesa")
     missing = {name: {"egl": missing_for_egl, "osmesa": missing_for_osmesa}[name]() for name in asked}
     for name, why in missing.items():
         if not why:
             return name
     reasons = "; ".join(f"{name}: {why}" for name, why in missing.items())
-    raise ValueError(f"nothing here can draw pictures of MuJoCo simulations ({reasons}). Debian's libegl1 or libosmesa6 would do")
+    raise ValueError(f"nothing here can draw MuJoCo's pictures ({reasons}). Debian's libegl1 or libosmesa6 would do")
 
 
 def missing_for_egl() -> str:
@@ -157,14 +161,31 @@ def missing_for_osmesa() -> str:
     return "" if ctypes.util.find_library("OSMesa") else "libOSMesa is not installed"
 
 
-def _release_egl() -> None:
-    from mujoco.egl import EGL_DISPLAY
-    from mujoco.egl import egl_ext as egl
+def _held_egl() -> Any:
+    """What is current in this thread."""
+    from mujoco.egl import egl_ext as egl  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-    egl.eglMakeCurrent(EGL_DISPLAY, egl.EGL_NO_SURFACE, egl.EGL_NO_SURFACE, egl.EGL_NO_CONTEXT)
+    surfaces = egl.eglGetCurrentSurface(egl.EGL_DRAW), egl.eglGetCurrentSurface(egl.EGL_READ)
+    return egl.eglGetCurrentDisplay(), *surfaces, egl.eglGetCurrentContext()
 
 
-def _release_osmesa() -> None:
-    from OpenGL import GL, osmesa
+def _give_back_egl(before: Any) -> None:
+    from mujoco import egl as mujoco_egl  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    from mujoco.egl import egl_ext as egl  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+    display, draw, read, context = before
+    if context:
+        egl.eglMakeCurrent(display, draw, read, context)
+    else:
+        nothing = egl.EGL_NO_SURFACE, egl.EGL_NO_SURFACE, egl.EGL_NO_CONTEXT
+        egl.eglMakeCurrent(mujoco_egl.EGL_DISPLAY, *nothing)
+
+
+def _held_osmesa() -> None:
+    """None: the buffer that a context draws into cannot be asked for, so no context can be made current again."""
+
+
+def _give_back_osmesa(before: None) -> None:
+    from OpenGL import GL, osmesa  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
     osmesa.OSMesaMakeCurrent(None, None, GL.GL_FLOAT, 0, 0)

@@ -9,7 +9,7 @@ A simulation that is saved and restored has to go on bit for bit, and MuJoCo's o
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import mujoco
+import mujoco  # type: ignore[import-untyped,import-not-found,unused-ignore]
 import numpy as np
 
 from rlplatform.envs.native import check_state, describe
@@ -215,7 +215,7 @@ class SimulatorBatch:
 def stretch(low: Array, high: Array) -> tuple[Array, Array]:
     """(centre, half) with which centre + half * a takes [-1, 1] to [low, high], float64. ValueError where these are infinite."""
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+    if not (np.abs([low, high]) < mujoco.mjMAXVAL).all():  # as dm_control writes "none", or infinite
         raise ValueError("its actions have no bounds, so [-1, 1] cannot be stretched to them")
     return (low + high) / 2, (high - low) / 2
 

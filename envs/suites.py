@@ -210,6 +210,7 @@ class Suite:
     variants: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # other protocols of the same type, by name
     scores: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # task: (what is 0, what is 1)
     every: int = 0  # agent steps between evaluations; 0: only at the end
+    benchmark: str | None = None  # whose published scores were made so; "": nobody's; None: judged by the tasks' names
 
     def scale(self, task: str) -> tuple[float, float] | None:
         """The scores of a task that are 0 and 1 when normalised: random play and a human on Atari. None: not normalised."""
@@ -243,7 +244,7 @@ def parse_suite(text: str, protocol: type[Any], prefix: str = "") -> Suite:
     if not isinstance(read, dict):
         raise ValueError("a suite is a mapping")  # noqa: TRY004  # a file is wrong, not a type
     required = {"name", "steps", "evaluation", "protocol"}
-    _check_keys("suite", read, required | {"variants", "scores", "scale", "tasks"}, required)
+    _check_keys("suite", read, required | {"variants", "scores", "scale", "tasks", "benchmark"}, required)
     _check_keys("evaluation", read["evaluation"], {"episodes", "epsilon", "every"}, {"episodes", "epsilon"})
     names = {field.name for field in dataclasses.fields(protocol)}
     _check_keys("protocol", read["protocol"], names, names)
@@ -263,6 +264,7 @@ def parse_suite(text: str, protocol: type[Any], prefix: str = "") -> Suite:
         name=str(read["name"]), tasks=tasks or (str(read["name"]),), steps=int(read["steps"]),
         episodes=int(read["evaluation"]["episodes"]), epsilon=float(read["evaluation"]["epsilon"]),
         protocol=base, variants=variants, scores=scores, every=int(read["evaluation"].get("every", 0)),
+        benchmark=None if "benchmark" not in read else str(read["benchmark"]),
     )  # fmt: skip
 
 

@@ -441,7 +441,7 @@ def _print_result(config: RunConfig, result: Mapping[str, Any]) -> None:
         soft_wrap=True,
     )
     if "human_normalized_mean" in result:
-        console.print(f"human-normalised mean {result['human_normalized_mean']:.3f}", highlight=False)
+        console.print(f"normalised mean {result['human_normalized_mean']:.3f}", highlight=False)
 
 
 def _print_plan(config: RunConfig, folder: Path) -> None:
