@@ -3,11 +3,15 @@
 import dataclasses
 import threading
 
+import gymnasium
 import numpy as np
 import pytest
+from PIL import Image
 
 from rlplatform import envs, statefile
 from rlplatform.envs import DmcProtocol, make, suite_of
+from rlplatform.envs.gym import gym_id
+from rlplatform.evaluation import video
 from rlplatform.streams import Stream
 from rlplatform.types import Step
 
@@ -349,3 +353,33 @@ def test_what_draws_is_what_works(monkeypatch, named, egl, osmesa, expected):
     else:
         with pytest.raises(ValueError, match=expected):
             choose()
+
+
+def test_an_episode_is_filmed(tmp_path):
+    drawn()
+    protocol = dataclasses.replace(SHORT, episode_steps=4)
+
+    def play_one(make_env):
+        env = make_env(seed=0, first_env=0)
+        env.reset()
+        play(env, 4)
+        env.close()
+
+    with video.filming(lambda *, seed, first_env: make("dmc/fish-swim", 1, seed, first_env, protocol), tmp_path / "a.gif") as filmed:  # fmt: skip
+        play_one(filmed)
+    with Image.open(tmp_path / "a.gif") as film:
+        assert (film.n_frames, film.size) == (4, (320, 240))  # the first picture, and one a step but for the last
+
+
+def test_gymnasium_knows_the_tasks():
+    vector = gymnasium.make_vec(gym_id("dmc/walker-walk"), num_envs=2, protocol=SHORT)
+    assert gym_id("dmc/walker-walk") == "rlplatform/DMC-Walker-walk-v0"
+    assert vector.observation_space.shape == (2, 1, 24)
+    vector.reset(seed=1)
+    for t in range(1, 31):
+        obs, reward, _, truncated, infos = vector.step(vector.action_space.sample())
+        assert truncated.all() == (t == 30)
+    assert obs.shape == (2, 1, 24)
+    assert obs.dtype == np.float32
+    assert (infos["final_obs"][0] != obs[0]).any()
+    vector.close()
