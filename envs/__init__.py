@@ -65,7 +65,7 @@ def make(
         seed: of the run.
         first_env: number of the first of them among all environments of the run.
         protocol: replaces the suite's; a string names one of the suite's variants.
-        backend: "exact", which saves and restores to the bit, or for Atari "envpool", which does not and is threaded.
+        backend: "exact", which saves and restores to the bit, or "envpool" (Atari, MuJoCo), which does not and is threaded.
         options: go to the factory (for the games of the C++ core: threads, 1 by default; "envpool": threads, the cores by
             default).
 
@@ -191,6 +191,13 @@ def _gym(*args: Any, **options: Any) -> EnvBatch:
     return make_gym(*args, **options)
 
 
+def _mujoco_pool(*args: Any, **options: Any) -> EnvBatch:
+    _require("MuJoCo on EnvPool", "dm_control", "mujoco")
+    from rlplatform.envs.mujoco_pool import make_pool
+
+    return make_pool(*args, **options)
+
+
 def _envpool(*args: Any, **options: Any) -> EnvBatch:
     from rlplatform.envs.pool import PoolBatch
 
@@ -204,6 +211,7 @@ def _require(what: str, *modules: str) -> None:
         raise ValueError(f"{what} needs {' and '.join(missing)}: pip install 'rlplatform[dmc]'")
 
 
+_POOL = {"envpool": _mujoco_pool}
 _ENTRIES: dict[str, _Entry] = {
     "catch": _Entry(_catch, load_suite("catch", CatchProtocol)),
     "minatar": _Entry(_minatar, load_suite("minatar", MinAtarProtocol, prefix="minatar/")),
@@ -216,10 +224,10 @@ _ENTRIES: dict[str, _Entry] = {
     "continual-control": _Entry(
         _continual_control, load_suite("continual-control", ContinualControlProtocol, prefix="continual-control/")
     ),
-    "dmc": _Entry(_dmc, load_suite("dmc28", DmcProtocol, prefix="dmc/")),
-    "dmc-visual": _Entry(_dmc, load_suite("dmc28-visual", DmcProtocol, prefix="dmc-visual/")),
-    "dmc10-resets": _Entry(_dmc, load_suite("dmc10-resets", DmcProtocol, prefix="dmc10-resets/")),
-    "gym": _Entry(_gym, load_suite("gym5", GymProtocol, prefix="gym/")),
+    "dmc": _Entry(_dmc, load_suite("dmc28", DmcProtocol, prefix="dmc/"), _POOL),
+    "dmc-visual": _Entry(_dmc, load_suite("dmc28-visual", DmcProtocol, prefix="dmc-visual/"), _POOL),
+    "dmc10-resets": _Entry(_dmc, load_suite("dmc10-resets", DmcProtocol, prefix="dmc10-resets/"), _POOL),
+    "gym": _Entry(_gym, load_suite("gym5", GymProtocol, prefix="gym/"), _POOL),
     "atari57-mrq": _Entry(
         _atari, load_suite("atari57-mrq", AtariProtocol, prefix="atari57-mrq/"), {"envpool": _envpool}
     ),

@@ -62,6 +62,11 @@ def split(task: str) -> tuple[str, str]:
     return known[name]
 
 
+def observation_keys(domain: str, name: str) -> tuple[str, ...]:
+    """The parts of a task's observation, in dm_control's order."""
+    return tuple(_suite().load(domain, name).observation_spec())
+
+
 class DmcSimulator(Simulator):
     """One task of dm_control's suite."""
 

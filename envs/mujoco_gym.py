@@ -26,15 +26,21 @@ def make_gym(task: str, n: int, seed: int, first_env: int, protocol: GymProtocol
     Raises:
         ValueError: no such environment.
     """
-    name = task.rpartition("/")[2]
-    if name not in ENVIRONMENTS:
-        raise ValueError(unknown("MuJoCo environment of Gymnasium", name, ENVIRONMENTS))
+    name = check_name(task)
     streams = [Stream(seed, "env", first_env + i) for i in range(n)]
     simulators = [GymSimulator(f"{name}-{protocol.version}", protocol.episode_steps, stream) for stream in streams]
     first = simulators[0]
     spec = Spec(first.shape, "float32", stack=1, actions=0, action_shape=first.centre.shape)
     origin = {"gymnasium": gymnasium.__version__, "protocol": dataclasses.asdict(protocol)}
     return SimulatorBatch(task, simulators, spec, first_env, Painter(), TRACKING, origin)
+
+
+def check_name(task: str) -> str:
+    """The environment's name, "Ant" of "gym/Ant". ValueError, with the nearest names, where there is no such environment."""
+    name = task.rpartition("/")[2]
+    if name not in ENVIRONMENTS:
+        raise ValueError(unknown("MuJoCo environment of Gymnasium", name, ENVIRONMENTS))
+    return name
 
 
 class GymSimulator(Simulator):

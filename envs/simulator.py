@@ -2,7 +2,6 @@
 
 A simulation that is saved and restored has to go on bit for bit, and MuJoCo's own "integration state" is not all of it:
   - a task may write into the model when an episode begins (where the target is), or note numbers of its own;
-  - the solver starts from its last solution, which computing what follows from a state overwrites: the state is set twice;
   - positions of bodies that Gymnasium reads before a step are those of one physics step ago, not what follows from the state.
 """
 
@@ -95,10 +94,8 @@ class Simulator:
             values[...] = self._as_loaded[name]
         for name, values in state["model"].items():
             getattr(self.model, name)[...] = values
-        physics = np.array(state["physics"])
-        mujoco.mj_setState(self.model, self.data, physics, INTEGRATION)
-        mujoco.mj_forward(self.model, self.data)  # all that follows from the state, but it moves the solver's start
-        mujoco.mj_setState(self.model, self.data, physics, INTEGRATION)
+        mujoco.mj_setState(self.model, self.data, np.array(state["physics"]), INTEGRATION)
+        mujoco.mj_forward(self.model, self.data)  # all that follows from the state; leaves it as it is
         for name, values in state["stale"].items():
             getattr(self.data, name)[...] = values
         self.take_notes(state["notes"])
@@ -148,7 +145,7 @@ class SimulatorBatch:
         simulators = self._open()
         if not self._started:
             raise ValueError("reset() the environments before the first step()")
-        self._check(action)
+        check_actions(action, self.n, self.spec)
         frame = np.empty((self.n, *self.spec.frame_shape), self.spec.frame_dtype)
         reward = np.empty(self.n, np.float32)
         terminated, truncated = np.zeros(self.n, bool), np.zeros(self.n, bool)
@@ -202,14 +199,17 @@ class SimulatorBatch:
             raise ValueError("these environments are closed")
         return self._simulators
 
-    def _check(self, action: Array) -> None:
-        found: Any = action  # whatever its annotation says
-        shape = (self.n, *self.spec.action_shape)
-        if not isinstance(found, np.ndarray) or found.dtype != np.float32 or found.shape != shape:
-            raise ValueError(f"action must be float32 {list(shape)}, got {describe(found)}")
-        if not (np.abs(found) <= 1.0).all():  # NaN is not, either
-            i = int(np.flatnonzero(~(np.abs(found) <= 1.0).all(1))[0])
-            raise ValueError(f"action {found[i].tolist()} of environment {i} of the batch is not in [-1, 1]")
+
+def check_actions(action: Array, n: int, spec: Spec) -> None:
+    """Raise ValueError unless `action` is float32 [n, A] in [-1, 1]."""
+    found: Any = action  # whatever its annotation says
+    shape = (n, *spec.action_shape)
+    if not isinstance(found, np.ndarray) or found.dtype != np.float32 or found.shape != shape:
+        raise ValueError(f"action must be float32 {list(shape)}, got {describe(found)}")
+    within = np.abs(found) <= 1.0  # NaN is not
+    if not within.all():
+        i = int(np.flatnonzero(~within.all(1))[0])
+        raise ValueError(f"action {found[i].tolist()} of environment {i} of the batch is not in [-1, 1]")
 
 
 def stretch(low: Array, high: Array) -> tuple[Array, Array]:

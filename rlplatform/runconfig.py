@@ -34,7 +34,7 @@ class RunConfig:
     agent: Any  # the agent's own Config
     protocol: Any  # the suite's protocol for its environments
     agent_class: str
-    backend: str = EXACT  # what plays the environments; "envpool" (Atari) is threaded, and not resumed exactly
+    backend: str = EXACT  # what plays the environments; "envpool" (Atari, MuJoCo) is threaded, and not resumed exactly
     seed: int = 0
     steps: int = 100_000  # agent steps of all environments; a run ends at the first round that reaches it
     actors: int = 1

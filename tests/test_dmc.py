@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from collections.abc import Mapping
 
 import gymnasium
 import numpy as np
@@ -29,6 +30,15 @@ def same(a, b):
     for name, ours, theirs in zip(Step._fields, a, b, strict=True):
         assert ours.dtype == theirs.dtype, name
         np.testing.assert_array_equal(ours, theirs, err_msg=name)
+
+
+def equal(a, b):
+    """Whether two states are, to the bit."""
+    if isinstance(a, Mapping):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a.tobytes() == b.tobytes() if isinstance(a, np.ndarray) else a == b
 
 
 def actions(batch, steps, seed=0):
@@ -63,8 +73,11 @@ def test_a_saved_environment_goes_on_bit_for_bit(task):
         expected = play(batch, 25, seed=100)
         assert sum(step.reset.sum() for step in expected) == 1
         other.load_state_dict(state)
+        assert equal(other.state_dict(), state)
         for ours, theirs in zip(play(other, 25, seed=100), expected, strict=True):
             same(ours, theirs)
+        # float64: a frame in float32 hides what a solver that began elsewhere found in the last bits
+        assert equal(other.state_dict(), batch.state_dict())
 
 
 @pytest.mark.parametrize("task", ALL)
@@ -100,9 +113,12 @@ def test_what_an_episode_writes_is_found():
     }  # fmt: skip
     for task, expected in written.items():
         batch = make(f"dmc/{task}", 1, SEED)
-        assert batch.state_dict()["simulators"][0]["model"] == {}
+        before = batch.state_dict()
+        assert before["simulators"][0]["model"] == {}
         batch.reset()
         assert set(batch.state_dict()["simulators"][0]["model"]) == expected
+        batch.load_state_dict(before)
+        assert equal(batch.state_dict(), before)
 
 
 def test_a_state_survives_the_disk(tmp_path):
@@ -222,10 +238,10 @@ def test_a_wrong_action_is_refused_and_changes_nothing():
 
 
 def damaged(state, **changes):
-    """The state with the first simulator's parts changed; those that are None are missing."""
-    first, *others = state["simulators"]
-    changed = {key: value for key, value in {**first, **changes}.items() if value is not None}
-    return {**state, "simulators": [changed, *others]}
+    """The state with the last simulator's parts changed; those that are None are missing."""
+    *others, last = state["simulators"]
+    changed = {key: value for key, value in {**last, **changes}.items() if value is not None}
+    return {**state, "simulators": [*others, changed]}
 
 
 @pytest.mark.parametrize(
@@ -377,7 +393,7 @@ def test_gymnasium_knows_the_tasks():
     assert vector.observation_space.shape == (2, 1, 24)
     vector.reset(seed=1)
     for t in range(1, 31):
-        obs, reward, _, truncated, infos = vector.step(vector.action_space.sample())
+        obs, _, _, truncated, infos = vector.step(vector.action_space.sample())
         assert truncated.all() == (t == 30)
     assert obs.shape == (2, 1, 24)
     assert obs.dtype == np.float32

@@ -1,6 +1,7 @@
 """Gymnasium's MuJoCo environments. The oracle is gymnasium.make, drawing from the same generator."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -22,6 +23,15 @@ def same(a, b):
     for name, ours, theirs in zip(Step._fields, a, b, strict=True):
         assert ours.dtype == theirs.dtype, name
         np.testing.assert_array_equal(ours, theirs, err_msg=name)
+
+
+def equal(a, b):
+    """Whether two states are, to the bit."""
+    if isinstance(a, Mapping):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a.tobytes() == b.tobytes() if isinstance(a, np.ndarray) else a == b
 
 
 def actions(batch, steps, seed=0):
@@ -47,8 +57,10 @@ def test_a_saved_environment_goes_on_bit_for_bit(name, version):
         expected = play(batch, 40, seed=100)
         assert sum(step.reset.sum() for step in expected) >= 2
         other.load_state_dict(state)
+        assert equal(other.state_dict(), state)
         for ours, theirs in zip(play(other, 40, seed=100), expected, strict=True):
             same(ours, theirs)
+        assert equal(other.state_dict(), batch.state_dict())
 
 
 @pytest.mark.filterwarnings("ignore:.*environment .*-v4 is out of date:DeprecationWarning")  # which is the point of v4
