@@ -472,7 +472,7 @@ def _list_suites() -> Iterator[tuple[str, ...]]:
             suite.name,
             f"{len(suite.tasks)} tasks",
             f"{suite.steps:,} agent steps",
-            f"{suite.episodes} evaluation episodes",
+            f"{suite.episodes} evaluation episodes" + (f" every {suite.every:,} steps" if suite.every else ""),
         )
 
 
