@@ -120,7 +120,7 @@ def benchmark_of(task: str) -> str | None:
     hold this task, by any name; None where nothing was published."""
     with suppress(ValueError):
         if (named := suite_of(task).benchmark) is not None:
-            return named or None
+            return named
     for benchmark in dict.fromkeys(entry.benchmark for entry in sources()):
         with suppress(ValueError):
             task_name(benchmark, task)
