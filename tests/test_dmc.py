@@ -272,15 +272,13 @@ def test_a_foreign_or_damaged_state_is_refused_and_changes_nothing(damage, messa
         same(ours, theirs)
 
 
-def test_a_simulation_that_diverges_is_named(monkeypatch):
-    from dm_control.rl.control import PhysicsError
-
+def test_a_simulation_that_diverges_is_named(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes a log where it stands
     batch = make("dmc/cheetah-run", 1, 0)
     batch.reset()
     batch._simulators[0].data.qvel[0] = 1e30
     with pytest.raises(FloatingPointError, match="the simulation of cheetah-run diverged: .*mjWARN"):
         play(batch, 5)
-    assert issubclass(PhysicsError, RuntimeError)
 
 
 def test_without_the_packages_the_extra_is_named(monkeypatch):

@@ -51,7 +51,7 @@ def differ(a, b):
     return np.max(np.where(error > 1e-9, gap / np.maximum(error, 1e-9), np.where(gap > 1e-6, np.inf, 0.0)))
 
 
-COMPARED = ["dmc/cheetah-run", "dmc/finger-spin", "dmc/reacher-easy", "dmc/hopper-stand", "gym/Hopper", "gym/HalfCheetah", "gym/Ant", "gym/Humanoid"]  # fmt: skip
+COMPARED = ["dmc/cartpole-balance", "dmc/cheetah-run", "dmc/finger-spin", "dmc/reacher-easy", "dmc/hopper-stand", "gym/Hopper", "gym/HalfCheetah", "gym/Ant", "gym/Humanoid"]  # fmt: skip
 
 
 @pytest.mark.parametrize("task", COMPARED)
