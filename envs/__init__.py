@@ -3,6 +3,7 @@
 if __name__ != "rlplatform.envs":
     raise ImportError("import rlplatform.envs, not envs: pyproject.toml mounts the folder there")
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from rlplatform.envs.suites import (
     ContinualControlProtocol,
     ContinualMinAtarProtocol,
     ControlProtocol,
+    DmcProtocol,
+    GymProtocol,
     MinAtarProtocol,
     PermutedProtocol,
     Suite,
@@ -30,6 +33,8 @@ __all__ = [
     "ContinualControlProtocol",
     "ContinualMinAtarProtocol",
     "ControlProtocol",
+    "DmcProtocol",
+    "GymProtocol",
     "MinAtarProtocol",
     "PermutedProtocol",
     "Suite",
@@ -58,13 +63,13 @@ def make(
     """N environments of one task, environment i drawing from the stream (seed, "env", first_env + i).
 
     Args:
-        task: "catch", "atari/<Game>", "control/<Game>", "minatar/<Game>", "continual-minatar", "continual-permuted/<Game>",
-            "continual-control/<Game>", or what `register` added.
+        task: "<family>/<name>" as `tasks` lists them ("atari/Pong", "dmc/walker-walk"; "catch" alone), or what `register` added.
+            The family says by which suite it is played: "atari57-mrq/Pong" is the same game under another protocol.
         n: how many, >= 1.
         seed: of the run.
         first_env: number of the first of them among all environments of the run.
         protocol: replaces the suite's; a string names one of the suite's variants.
-        backend: "exact", which saves and restores to the bit, or for Atari "envpool", which does not and is threaded.
+        backend: "exact", which saves and restores to the bit, or "envpool" (Atari, MuJoCo), which does not and is threaded.
         options: go to the factory (for the games of the C++ core: threads, 1 by default; "envpool": threads, the cores by
             default).
 
@@ -146,7 +151,8 @@ def suites() -> list[Suite]:
 
 
 def tasks() -> list[str]:
-    """All tasks of all suites. More can be made: every game of ale-py, as "atari/<Game>"."""
+    """All tasks of all suites. More can be made: every game of ale-py, as "atari/<Game>", and every bounded task of dm_control,
+    as "dmc/<domain>-<task>"."""
     return [task for suite in suites() for task in suite.tasks]
 
 
@@ -199,12 +205,41 @@ def _continual_control(*args: Any, **options: Any) -> EnvBatch:
     return make_continual_control(*args, **options)
 
 
+def _dmc(*args: Any, **options: Any) -> EnvBatch:
+    _require("DeepMind Control", "dm_control", "mujoco")
+    from rlplatform.envs.dmc import make_dmc
+
+    return make_dmc(*args, **options)
+
+
+def _gym(*args: Any, **options: Any) -> EnvBatch:
+    _require("MuJoCo in Gymnasium", "mujoco")
+    from rlplatform.envs.mujoco_gym import make_gym
+
+    return make_gym(*args, **options)
+
+
+def _mujoco_pool(*args: Any, **options: Any) -> EnvBatch:
+    _require("MuJoCo on EnvPool", "dm_control", "mujoco")
+    from rlplatform.envs.mujoco_pool import make_pool
+
+    return make_pool(*args, **options)
+
+
 def _envpool(*args: Any, **options: Any) -> EnvBatch:
     from rlplatform.envs.pool import PoolBatch
 
     return PoolBatch(*args, **options)
 
 
+def _require(what: str, *modules: str) -> None:
+    """Raise ValueError where a package that these tasks need is not installed."""
+    missing = [module.replace("_", "-") for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ValueError(f"{what} needs {' and '.join(missing)}: pip install 'rlplatform[dmc]'")
+
+
+_POOL = {"envpool": _mujoco_pool}
 _ENTRIES: dict[str, _Entry] = {
     "catch": _Entry(_catch, load_suite("catch", CatchProtocol)),
     "minatar": _Entry(_minatar, load_suite("minatar", MinAtarProtocol, prefix="minatar/")),
@@ -216,5 +251,12 @@ _ENTRIES: dict[str, _Entry] = {
     ),
     "continual-control": _Entry(
         _continual_control, load_suite("continual-control", ContinualControlProtocol, prefix="continual-control/")
+    ),
+    "dmc": _Entry(_dmc, load_suite("dmc28", DmcProtocol, prefix="dmc/"), _POOL),
+    "dmc-visual": _Entry(_dmc, load_suite("dmc28-visual", DmcProtocol, prefix="dmc-visual/"), _POOL),
+    "dmc10-resets": _Entry(_dmc, load_suite("dmc10-resets", DmcProtocol, prefix="dmc10-resets/"), _POOL),
+    "gym": _Entry(_gym, load_suite("gym5", GymProtocol, prefix="gym/"), _POOL),
+    "atari57-mrq": _Entry(
+        _atari, load_suite("atari57-mrq", AtariProtocol, prefix="atari57-mrq/"), {"envpool": _envpool}
     ),
 }

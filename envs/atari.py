@@ -36,14 +36,14 @@ class AtariBatch:
     device = "cpu"
 
     def __init__(self, task: str, n: int, seed: int, first_env: int = 0, protocol: AtariProtocol | None = None) -> None:
-        """`task`: "atari/<Game>", as in "atari/MsPacman".
+        """`task`: "<family>/<Game>", as in "atari/MsPacman".
 
         Raises:
             ValueError: no such game (with the nearest names), or n < 1.
         """
         if n < 1:
             raise ValueError(f"n must be >= 1, got {n}")
-        self.game, self.protocol = task.removeprefix("atari/"), protocol or AtariProtocol()
+        self.game, self.protocol = task.rpartition("/")[2], protocol or AtariProtocol()
         self.n, self.first_env = n, first_env
         rom = rom_path(self.game)
         streams = [Stream(seed, "env", first_env + i) for i in range(n)]

@@ -1,7 +1,8 @@
 """Gymnasium's face: our batches as its environments, and its vector environments as our batches.
 
-Importing this module registers "rlplatform/Catch-v0", "rlplatform/Atari-<Game>-v0", "rlplatform/MinAtar-<Game>-v0" and classic
-control, under the names that it has in Gymnasium ("rlplatform/CartPole-v1").
+Importing this module registers "rlplatform/Catch-v0", "rlplatform/Atari-<Game>-v0", "rlplatform/MinAtar-<Game>-v0",
+"rlplatform/DMC-Walker-walk-v0" and all other tasks, and classic control under the names that it has in Gymnasium
+("rlplatform/CartPole-v1").
 
 Episodes here are whole games: where a suite's protocol lets a life lost terminate, these faces switch that off, so that
 wrappers that sum rewards report scores. `protocol=` brings it back.
@@ -30,6 +31,9 @@ _SPELLINGS = {  # families whose name is more than a capital and the rest
     "continual-minatar": "ContinualMinAtar",
     "continual-permuted": "PermutedMinAtar",
     "continual-control": "ContinualControl",
+    "dmc": "DMC",
+    "dmc-visual": "DMC-visual",
+    "dmc10-resets": "DMC10-resets",
 }
 
 

@@ -23,7 +23,48 @@ from rlplatform.types import Array, Spec, State, Step
 SCREEN = (210, 160)  # EnvPool reads that many pixels, whatever the game
 
 
-class PoolBatch:
+class Pool:
+    """What all environments on EnvPool's threads have in common: no state, and rows that may rest."""
+
+    device = "cpu"
+    _pool: Any  # EnvPool's own vector environment; None once closed
+    _playing: Array  # int32, those that are not retired
+
+    def __init__(self, n: int, first_env: int, spec: Spec, pool: Any) -> None:
+        self.n, self.first_env, self.spec, self._pool = n, first_env, spec, pool
+        self._playing = np.arange(n, dtype=np.int32)
+
+    def retire(self, env: int) -> None:
+        """Environment `env` of the batch is not emulated any more: in every later Step its row is 0."""
+        self._playing = self._playing[self._playing != env]
+
+    def state_dict(self) -> None:
+        """None: EnvPool cannot be saved."""
+
+    def load_state_dict(self, state: State) -> None:
+        """Raises ValueError: there is no state."""
+        raise ValueError("EnvPool cannot restore an environment: games begin anew")
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+        self._pool = None
+
+    def _opened(self) -> Any:
+        if self._pool is None:
+            raise ValueError("these environments are closed")
+        return self._pool
+
+    def _spread(self, values: Array) -> Array:
+        """Rows of those that play among rows of 0, [N, ...]."""
+        if len(values) == self.n:
+            return values
+        out = np.zeros((self.n, *values.shape[1:]), values.dtype)
+        out[self._playing] = values
+        return out
+
+
+class PoolBatch(Pool):
     """N emulators of one game on EnvPool's threads, by the contract of AtariBatch with the exceptions below.
 
     - It has no state: `state_dict` is None.
@@ -34,8 +75,6 @@ class PoolBatch:
     What environment i draws (the number of no-ops) comes from EnvPool's generator, seeded by the stream (seed, "env",
     first_env + i), 31 bits of its key. It depends neither on the other environments nor on threads.
     """
-
-    device = "cpu"
 
     def __init__(
         self, task: str, n: int, seed: int, first_env: int = 0, protocol: AtariProtocol | None = None,
@@ -48,21 +87,16 @@ class PoolBatch:
             ValueError: no such game, one that EnvPool plays otherwise, a protocol that it cannot express (with every field
                 that stands in the way), n or threads < 1, or EnvPool is not installed.
         """
-        if n < 1:
-            raise ValueError(f"n must be >= 1, got {n}")
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads must be >= 1, got {threads}")
+        threads = threads_for(n, threads)
         self.protocol = protocol or AtariProtocol()
         refuse(self.protocol)
-        game = task.removeprefix("atari/")
-        self.n, self.first_env = n, first_env
-        self._pool: Any = open_pool(game, n, seed, first_env, self.protocol, threads or min(n, _cores()))
+        pool = open_pool(task.rpartition("/")[2], n, seed, first_env, self.protocol, threads)
         size = self.protocol.frame_size
-        self.spec = Spec(
+        spec = Spec(
             frame_shape=(size, size), frame_dtype="uint8", stack=self.protocol.stack,
-            actions=int(self._pool.single_action_space.n), frames_per_step=self.protocol.frame_skip,
+            actions=int(pool.single_action_space.n), frames_per_step=self.protocol.frame_skip,
         )  # fmt: skip
-        self._playing = np.arange(n, dtype=np.int32)  # those that are not retired
+        super().__init__(n, first_env, spec, pool)
         self._lives: Array = np.zeros(0, np.int32)  # [N], after the last step; none before the first reset
 
     def reset(self) -> Array:
@@ -93,39 +127,10 @@ class PoolBatch:
             self._spread(over), final_frame, ended.astype(np.int64),
         )  # fmt: skip
 
-    def retire(self, env: int) -> None:
-        """Environment `env` of the batch is not emulated any more: in every later Step its row is 0."""
-        self._playing = self._playing[self._playing != env]
-
-    def state_dict(self) -> None:
-        """None: EnvPool cannot be saved."""
-
-    def load_state_dict(self, state: State) -> None:
-        """Raises ValueError: there is no state."""
-        raise ValueError("EnvPool cannot restore an environment: games begin anew")
-
-    def close(self) -> None:
-        if self._pool is not None:
-            self._pool.close()
-        self._pool = None
-
-    def _opened(self) -> Any:
-        if self._pool is None:
-            raise ValueError("these environments are closed")
-        return self._pool
-
     def _rows(self, obs: Array) -> Array:
         """The newest frames of those that play, [n, 1, size, size], as [N, size, size]."""
         newest: Array = obs[:, 0]
         return newest if len(newest) == self.n else self._spread(newest)
-
-    def _spread(self, values: Array) -> Array:
-        """Rows of those that play among rows of 0, [N, ...]."""
-        if len(values) == self.n:
-            return values
-        out = np.zeros((self.n, *values.shape[1:]), values.dtype)
-        out[self._playing] = values
-        return out
 
     def _checked(self, action: Array) -> Array:
         found: Any = action  # whatever its annotation says
@@ -164,17 +169,14 @@ def open_pool(game: str, n: int, seed: int, first_env: int, protocol: AtariProto
     """EnvPool's own vector environment, by a protocol that `refuse` takes: environment i of it is seeded by the stream (seed,
     "env", first_env + i). Raises ValueError where EnvPool is not installed or plays this game otherwise than ale-py."""
     rom = rom_path(game)
-    if importlib.util.find_spec("envpool") is None:
-        raise ValueError("the backend envpool needs the package envpool: pip install 'rlplatform[throughput]'")
-    import envpool  # type: ignore[import-untyped,import-not-found,unused-ignore]  # takes a second
-
+    envpool = package()
     name = f"{game}-v5"
     if name not in envpool.list_all_envs():
         raise ValueError(f"EnvPool does not have the game {game}")
     if (screen := _screen(rom)) != SCREEN:
         raise ValueError(f"EnvPool reads {SCREEN} pixels of every screen, and that of {game} has {screen}")
     pool = envpool.make(
-        name, env_type="gymnasium", num_envs=n, num_threads=threads, seed=_seeds(seed, first_env, n),
+        name, env_type="gymnasium", num_envs=n, num_threads=threads, seed=env_seeds(seed, first_env, n),
         stack_num=1, frame_skip=protocol.frame_skip, img_height=protocol.frame_size, img_width=protocol.frame_size,
         max_episode_steps=protocol.episode_steps, noop_max=protocol.noop_max, full_action_space=protocol.full_action_set,
         repeat_action_probability=0.0, use_fire_reset=False, episodic_life=False, reward_clip=False,
@@ -186,7 +188,26 @@ def open_pool(game: str, n: int, seed: int, first_env: int, protocol: AtariProto
     return pool
 
 
-def _seeds(seed: int, first_env: int, n: int) -> list[int]:
+def package() -> Any:
+    """EnvPool itself. ValueError where it is not installed."""
+    if importlib.util.find_spec("envpool") is None:
+        raise ValueError("the backend envpool needs the package envpool: pip install 'rlplatform[throughput]'")
+    import envpool  # type: ignore[import-untyped,import-not-found,unused-ignore]  # takes a second
+
+    return envpool
+
+
+def threads_for(n: int, threads: int | None) -> int:
+    """`threads`, or as many as there are cores and at most n. ValueError where one of the two is < 1."""
+    if n < 1:
+        raise ValueError(f"n must be >= 1, got {n}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be >= 1, got {threads}")
+    return threads or min(n, _cores())
+
+
+def env_seeds(seed: int, first_env: int, n: int) -> list[int]:
+    """What EnvPool's generators of environments first_env, ... are seeded by: 31 bits of the keys of their streams."""
     return [Stream(seed, "env", first_env + i).key >> 33 for i in range(n)]
 
 

@@ -78,6 +78,38 @@ class ControlProtocol:
 
 
 @dataclass(frozen=True)
+class DmcProtocol:
+    """How a DeepMind Control task is presented to an agent. docs/envs.md gives the source of each value."""
+
+    action_repeat: int = 2  # control steps an agent step; rewards are summed
+    episode_steps: int = 500  # agent steps after which an episode is truncated; nothing else ends one
+    pixels: bool = False  # a frame is a picture, uint8 [3, frame_size, frame_size], rather than the task's observation
+    frame_size: int = 84
+    stack: int = 1  # frames an observation
+
+    def __post_init__(self) -> None:
+        for name in ("action_repeat", "episode_steps", "frame_size", "stack"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"protocol.{name} must be >= 1, got {getattr(self, name)}")
+        if self.frame_size > 480:
+            raise ValueError(f"protocol.frame_size must be <= 480, what MuJoCo draws into, got {self.frame_size}")
+
+
+@dataclass(frozen=True)
+class GymProtocol:
+    """How one of Gymnasium's MuJoCo environments is played."""
+
+    version: str = "v4"  # of the environment: "v4" or "v5", whose rewards and observations differ
+    episode_steps: int = 1_000  # agent steps after which an episode is truncated
+
+    def __post_init__(self) -> None:
+        if self.version not in ("v4", "v5"):
+            raise ValueError(f'protocol.version must be "v4" or "v5", got {self.version!r}')
+        if self.episode_steps < 1:
+            raise ValueError(f"protocol.episode_steps must be >= 1, got {self.episode_steps}")
+
+
+@dataclass(frozen=True)
 class MinAtarProtocol:
     """How a MinAtar game is played. The defaults are MinAtar's own."""
 
@@ -176,10 +208,12 @@ class Suite:
     epsilon: float = 0.0  # of the evaluation's policy, where it is epsilon-greedy
     protocol: Any = NoProtocol()  # a frozen dataclass
     variants: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # other protocols of the same type, by name
-    scores: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # task: (random, human)
+    scores: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # task: (what is 0, what is 1)
+    every: int = 0  # agent steps between evaluations; 0: only at the end
+    benchmark: str | None = None  # whose published scores runs are compared with; None: judged by the tasks' names
 
     def scale(self, task: str) -> tuple[float, float] | None:
-        """(random, human) score of a task: normalised is (score - random) / (human - random). None: not normalised."""
+        """The scores of a task that are 0 and 1 when normalised: random play and a human on Atari. None: not normalised."""
         return self.scores.get(task)
 
     def protocol_named(self, name: str) -> Any:
@@ -195,7 +229,7 @@ class Suite:
 
 def load_suite(name: str, protocol: type[Any], prefix: str = "") -> Suite:
     """Read suites/<name>.yaml. Tasks are `prefix` + each of `tasks` or, without these, each key of `scores`; `name` alone where
-    there are neither.
+    there are neither. `scale` is the pair of every task that `scores` does not list.
 
     Raises:
         ValueError: unknown or missing keys, values of another type, or outside their range.
@@ -210,8 +244,8 @@ def parse_suite(text: str, protocol: type[Any], prefix: str = "") -> Suite:
     if not isinstance(read, dict):
         raise ValueError("a suite is a mapping")  # noqa: TRY004  # a file is wrong, not a type
     required = {"name", "steps", "evaluation", "protocol"}
-    _check_keys("suite", read, required | {"variants", "scores", "tasks"}, required)
-    _check_keys("evaluation", read["evaluation"], {"episodes", "epsilon"}, {"episodes", "epsilon"})
+    _check_keys("suite", read, required | {"variants", "scores", "scale", "tasks", "benchmark"}, required)
+    _check_keys("evaluation", read["evaluation"], {"episodes", "epsilon", "every"}, {"episodes", "epsilon"})
     names = {field.name for field in dataclasses.fields(protocol)}
     _check_keys("protocol", read["protocol"], names, names)
     base = _build(protocol, read["protocol"])
@@ -223,10 +257,14 @@ def parse_suite(text: str, protocol: type[Any], prefix: str = "") -> Suite:
     tasks = tuple(prefix + str(task) for task in read.get("tasks", ())) or tuple(scores)
     if extra := sorted(set(scores) - set(tasks)):
         raise ValueError(f"scores of {', '.join(extra)}, which tasks lacks")
+    if "scale" in read:
+        low, high = read["scale"]
+        scores = dict.fromkeys(tasks, (float(low), float(high))) | scores
     return Suite(
         name=str(read["name"]), tasks=tasks or (str(read["name"]),), steps=int(read["steps"]),
         episodes=int(read["evaluation"]["episodes"]), epsilon=float(read["evaluation"]["epsilon"]),
-        protocol=base, variants=variants, scores=scores,
+        protocol=base, variants=variants, scores=scores, every=int(read["evaluation"].get("every", 0)),
+        benchmark=None if "benchmark" not in read else str(read["benchmark"]),
     )  # fmt: skip
 
 

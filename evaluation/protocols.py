@@ -32,7 +32,7 @@ OWN_GAMES = "games of an evaluation"
 def of_run(run: Run) -> dict[str, Any]:
     """The protocol of one run, from its protocol.json, result.json and config.yaml."""
     said, agent = run.protocol, run.config["agent"]
-    skip, steps = said.get("frame_skip"), int(run.result["step"])
+    skip, steps = said.get("frame_skip", said.get("action_repeat")), int(run.result["step"])
     known: dict[str, Any] = {
         "steps": steps,
         "frames": None if skip is None else steps * skip,

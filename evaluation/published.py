@@ -13,6 +13,7 @@ from functools import cache
 
 import numpy as np
 
+from rlplatform.envs import suite_of
 from rlplatform.evaluation import stats
 from rlplatform.evaluation.store import FOLDER, Mean, Runs, Source, own, shipped
 
@@ -115,7 +116,11 @@ def percentile(score: float, runs: Runs) -> float:
 
 
 def benchmark_of(task: str) -> str | None:
-    """The first benchmark whose published scores hold this task, by any name; None where nothing was published."""
+    """The benchmark of the suite by which a task of ours is played ("atari57-mrq/Pong"), or else the first whose published scores
+    hold this task, by any name; None where nothing was published."""
+    with suppress(ValueError):
+        if (named := suite_of(task).benchmark) is not None:
+            return named
     for benchmark in dict.fromkeys(entry.benchmark for entry in sources()):
         with suppress(ValueError):
             task_name(benchmark, task)

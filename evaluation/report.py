@@ -45,7 +45,7 @@ def results(root: Path) -> str:
         "agent steps",
         "score [95 %]",
         "median",
-        "human-normalised",
+        "normalised",
         "published",
         "percentile",
         "hours",
@@ -103,7 +103,7 @@ def in_words(score: stats.Interval) -> str:
 def _scores(run: Run) -> str:
     final, score = run.final, _mean(run)
     rows = [
-        ["", "raw score", "human-normalised"],
+        ["", "raw score", "normalised"],
         ["---", "---:", "---:"],
         ["mean [95 % interval]", in_words(score), _scaled(run, np.mean)],
         ["median", f"{np.median(final.score):,.2f}", _scaled(run, np.median)],

@@ -441,7 +441,7 @@ def _print_result(config: RunConfig, result: Mapping[str, Any]) -> None:
         soft_wrap=True,
     )
     if "human_normalized_mean" in result:
-        console.print(f"human-normalised mean {result['human_normalized_mean']:.3f}", highlight=False)
+        console.print(f"normalised mean {result['human_normalized_mean']:.3f}", highlight=False)
 
 
 def _print_plan(config: RunConfig, folder: Path) -> None:
@@ -472,7 +472,7 @@ def _list_suites() -> Iterator[tuple[str, ...]]:
             suite.name,
             f"{len(suite.tasks)} tasks",
             f"{suite.steps:,} agent steps",
-            f"{suite.episodes} evaluation episodes",
+            f"{suite.episodes} evaluation episodes" + (f" every {suite.every:,} steps" if suite.every else ""),
         )
 
 

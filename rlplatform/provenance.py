@@ -17,7 +17,7 @@ Facts = dict[str, object]  # JSON: nested dictionaries of str, int, float, bool,
 
 
 def provenance(task: str | None = None) -> Facts:
-    """All of it, with the time of the call as `started`. For task "atari/<Game>" also the MD5 of the ROM that will be played."""
+    """All of it, with the time of the call as `started`. For task "atari.../<Game>" also the MD5 of the ROM that will be played."""
     facts: Facts = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "rlplatform": importlib.metadata.version("rlplatform"),
@@ -26,8 +26,8 @@ def provenance(task: str | None = None) -> Facts:
         "machine": machine(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
-    if task is not None and task.startswith("atari/"):
-        facts["rom_md5"] = rom_md5(task.removeprefix("atari/"))
+    if task is not None and task.startswith("atari"):  # "atari/", "atari57-mrq/"
+        facts["rom_md5"] = rom_md5(task.rpartition("/")[2])
     return facts
 
 

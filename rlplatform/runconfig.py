@@ -34,7 +34,7 @@ class RunConfig:
     agent: Any  # the agent's own Config
     protocol: Any  # the suite's protocol for its environments
     agent_class: str
-    backend: str = EXACT  # what plays the environments; "envpool" (Atari) is threaded, and not resumed exactly
+    backend: str = EXACT  # what plays the environments; "envpool" (Atari, MuJoCo) is threaded, and not resumed exactly
     seed: int = 0
     steps: int = 100_000  # agent steps of all environments; a run ends at the first round that reaches it
     actors: int = 1
@@ -85,7 +85,7 @@ def resolve_config(
     protocol = suite.protocol if chosen is None else suite.protocol_named(chosen.variant)
     schema = RunConfig(
         preset=preset, task=task, agent=agent_config, agent_class=agent_class, protocol=protocol,
-        steps=suite.steps, eval=EvalConfig(episodes=suite.episodes),
+        steps=suite.steps, eval=EvalConfig(episodes=suite.episodes, every=suite.every),
     )  # fmt: skip
     layers = [{"agent": chosen.config}] if chosen is not None else []
     layers.append({name: value for name, value in given.items() if value is not None})

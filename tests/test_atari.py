@@ -325,3 +325,30 @@ def test_nothing_is_said(capfd):
     AtariBatch("atari/Pong", 1, 0).reset()
     out, err = capfd.readouterr()
     assert out == err == ""
+
+
+def test_a_game_by_the_protocol_of_mr_q():
+    """Sticky frames, no life losses, no no-ops, whole games; under the same name of the game as Atari-100k's."""
+    suite, game = suite_of("atari57-mrq/Breakout"), Stream(1, "env", 0)
+    assert (suite.name, suite.steps, suite.episodes) == ("atari57-mrq", 2_500_000, 10)
+    assert (suite.every, suite.epsilon) == (100_000, 0.001)
+    assert suite.protocol == AtariProtocol(
+        sticky=0.25, life_loss_terminal=False, stop_skip_at_life_loss=False, noop_max=0
+    )
+    assert len(suite.tasks) == 57
+    assert {task.partition("/")[2] for task in suite.tasks} <= set(games())
+    for task, scale in suite_of("atari").scores.items():
+        assert suite.scale(task.replace("atari/", "atari57-mrq/")) == scale
+    random, human = np.array([suite.scores[task] for task in suite.tasks]).sum(0)
+    np.testing.assert_allclose([random, human], [50864.9, 606494.2], rtol=1e-12)  # sums of decimals in float64
+    batch, reference = make("atari57-mrq/Breakout", 1, 1), Game("breakout", suite.protocol, game)
+    np.testing.assert_array_equal(batch.reset()[0], reference.begin())
+    rng, resets = np.random.default_rng(0), 0
+    while resets < 1:
+        action = rng.integers(4, size=1)
+        step = batch.step(action)
+        frame, reward, terminated, truncated, over = reference.step(int(action[0]))
+        assert (step.reward[0], step.terminated[0], step.truncated[0]) == (reward, terminated, truncated)
+        assert terminated == over == step.reset[0]
+        resets += over
+        np.testing.assert_array_equal(step.frame[0], reference.begin() if over else frame)

@@ -386,7 +386,7 @@ def test_wrong_calls_are_refused():
         batch.step(np.zeros(2, np.int64))
     for game, message in (
         ("AirRaid", "EnvPool reads \\(210, 160\\) pixels of every screen, and that of AirRaid has \\(250, 160\\)"),
-        ("Combat", "does not have the game Combat"),
+        ("Combat", "Combat needs two players"),
         ("Brakout", "did you mean Breakout"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -76,6 +76,15 @@ def test_a_backend_that_cannot_be_saved_is_said(run) -> None:
     )
 
 
+def test_an_action_repeat_counts_frames(run) -> None:
+    """DeepMind Control's protocols say so; what a reference calls frames are control steps there."""
+    (run.folder / "protocol.json").write_text(json.dumps({"action_repeat": 2, "episode_steps": 500}))
+    ours, theirs = protocols.of_run(Run(run.folder)), of("mrq", "dmc-proprio", [500_000])
+    assert (ours["frame_skip"], ours["frames"], ours["max_steps"]) == (2, 200_000, 500)
+    assert set(protocols.unlike(ours, theirs)) <= {"steps", "frames", "episodes"}
+    assert ours["frame_skip"] == theirs["frame_skip"]
+
+
 def test_another_budget_is_said(run) -> None:
     ours = protocols.of_run(changed(run, "result.json", step=50_000))
     assert protocols.unlike(ours, of("der")) == {"steps": (50_000, 100_000), "frames": (200_000, 400_000)}

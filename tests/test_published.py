@@ -11,6 +11,7 @@ from rlplatform.evaluation import stats
 from rlplatform.evaluation.published import (
     FOLDER,
     agent_tasks,
+    benchmark_of,
     curve,
     percentile,
     published,
@@ -234,3 +235,18 @@ def test_standing() -> None:
     assert (got.percentile, got.percentile_low, got.percentile_high) == (50.5, *ends)
     assert 48.0 <= ends[0] < 50.5 < ends[1] <= 53.0
     assert got.runs is runs
+
+
+def test_a_task_of_ours_is_compared_under_its_own_protocol():
+    named = {
+        "atari/Pong": "atari100k", "atari57-mrq/Pong": "atari", "dmc/walker-walk": "dmc-proprio", "dmc-visual/walker-walk": "dmc-visual",
+        "dmc10-resets/walker-run": "dmc-proprio", "gym/Ant": "gym", "Pong": "atari100k", "walker-walk": "dmc-proprio", "catch": None,
+    }  # fmt: skip
+    assert {task: benchmark_of(task) for task in named} == named
+    for task in ("atari57-mrq", "gym", "dmc", "dmc-visual", "dmc10-resets"):
+        suite = suite_of(task)
+        assert {task_name(suite.benchmark, one): scale for one, scale in suite.scores.items()} == {
+            one.partition("/")[2]: scale for one, scale in suite.scores.items()
+        }
+        theirs = scales(suite.benchmark)
+        assert {one.partition("/")[2]: scale for one, scale in suite.scores.items()}.items() <= theirs.items()
