@@ -284,6 +284,7 @@ class _Run:
         self.evaluated = 0  # agent step of the last evaluation
         self.games_cut = 0  # by resumes and restarts, where the environments could not be saved
         self.restarts = self.repeated_rounds = 0  # of actors
+        self.machines: list[str] = []  # kinds of CPU on which they lived at the end, where that was not here
         self.elapsed_s = 0.0  # before this process took over
         self.losses: Metrics = {}  # of the last update
         if self.agent.replay is not None:
@@ -312,6 +313,7 @@ class _Run:
             raise Stopped(
                 f"stopped without a last checkpoint ({error}); the same command goes on from the one before"
             ) from error
+        self.machines = [] if self.elsewhere is None else self.elsewhere.machines
         self.workers.close()
         self._finish()
 
@@ -447,6 +449,7 @@ class _Run:
         result |= {"updates": self.learner.updates, "games_cut": self.games_cut, "elapsed_s": self._elapsed()}
         if self.restarts or self.elsewhere is not None:
             result["actors"] = {"restarts": self.restarts, "repeated_rounds": self.repeated_rounds}
+            result["actors"] |= {"cpus": self.machines}
         result["seconds"] = {name: round(seconds, 3) for name, seconds in self.clock.seconds.items()}
         self.directory.finish(result)
 

@@ -2,9 +2,7 @@
 
 import os
 import time
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +11,6 @@ import torch
 from rlplatform.actor import Actor
 from rlplatform.envs import make, register, suite_of
 from rlplatform.perf import Clock
-from rlplatform.runconfig import RunConfig, make_agent
-from rlplatform.runconfig import make_actor as make_actor_of
 from rlplatform.streams import Stream
 from rlplatform.types import Step
 
@@ -120,19 +116,6 @@ def make_linear(i: int, clock: Clock, kind: Any = Wrapped, **options: Any) -> Ac
 
 def make_broken(i: int, clock: Clock) -> Actor:
     raise ValueError("no such game")
-
-
-def make_slow_run(config: RunConfig, i: int, clock: Clock) -> Actor:
-    """An actor of a run, but slow."""
-    actor = make_actor_of(config, i, clock)
-    step = actor._envs.step
-
-    def slowly(action: np.ndarray) -> Step:
-        time.sleep(0.002)
-        return step(action)
-
-    actor._envs.step = slowly
-    return actor
 
 
 _catch = suite_of("catch")

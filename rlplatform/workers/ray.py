@@ -9,10 +9,11 @@ again. The only module of the core that imports ray.
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil, floor
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 
 import ray
 import torch
+from ray import cloudpickle
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -61,13 +63,15 @@ class _Note(NamedTuple):
 class _Host:
     """One actor in a process of its own."""
 
-    def __init__(self, make: MakeActor, i: int, threads: int, state: State | None) -> None:
+    def __init__(self, paths: list[str], make: bytes, i: int, threads: int, state: State | None) -> None:
+        """`make`: a MakeActor, pickled, since unpickling may import what only `paths`, the learner's, lead to."""
         import faulthandler
 
+        sys.path.extend(path for path in paths if path not in sys.path)
         faulthandler.register(signal.SIGUSR1, all_threads=True)  # where it hangs, for its log
         torch.set_num_threads(threads)
         self._clock = Clock()
-        self._actor = make(i, self._clock)
+        self._actor = cloudpickle.loads(make)(i, self._clock)
         if state is not None:
             self._actor.load_state_dict(state)
 
@@ -140,7 +144,8 @@ class RayWorkers:
             ClusterError: no such cluster, another version of Ray, or less than is asked for.
         """
         self.placement, self.on_restart = placement, on_restart
-        self._make, self._lag, self._threads = make, lag, threads
+        self._make, self._lag, self._threads = cloudpickle.dumps(make), lag, threads
+        self._paths = [os.path.abspath(path) for path in sys.path]  # noqa: PTH100  # resolving links would change names
         self._clock = Clock() if clock is None else clock
         self._seats = [_Seat(i) for i in range(actors)]
         self._begun = False
@@ -160,10 +165,14 @@ class RayWorkers:
             raise
 
     @property
-    def nodes(self) -> list[str]:
-        """The machines on which actors live, as "first characters of Ray's id: CPU"."""
-        known = [seat.facts for seat in self._seats if seat.facts is not None]
-        return sorted({f"{facts['node'][:8]}: {facts['cpu']}" for facts in known})
+    def pids(self) -> list[int]:
+        """Process numbers of the actors that have started, each on its machine."""
+        return [seat.facts["pid"] for seat in self._seats if seat.facts is not None]
+
+    @property
+    def machines(self) -> list[str]:
+        """The kinds of CPU on which actors live."""
+        return sorted({str(seat.facts["cpu"]) for seat in self._seats if seat.facts is not None})
 
     def start(self, weights: Weights, version: int, steps: int) -> Callable[[], list[Rollout]]:
         if self._under_way > self._lag:
@@ -239,7 +248,7 @@ class RayWorkers:
 
     def _create(self, seat: _Seat) -> None:
         host = ray.remote(_Host).options(num_cpus=self.placement.actor_cpus, max_restarts=0, max_task_retries=0)
-        seat.handle = host.remote(self._make, seat.i, self._threads, seat.state)
+        seat.handle = host.remote(self._paths, self._make, seat.i, self._threads, seat.state)
         seat.facts, seat.facts_ref = None, seat.handle.facts.remote()
         for round_ in seat.rounds.values():
             self._send(seat, round_)
@@ -369,7 +378,8 @@ def _connect(placement: Placement) -> bool:
         options |= {"include_dashboard": False}
         if placement.object_store_mib:
             options["object_store_memory"] = placement.object_store_mib * 2**20
-    with _signals_kept():
+    # Ray puts the current folder in front of its workers' paths: in a checkout, rlplatform/ would hide what is installed.
+    with _signals_kept(), chdir("/"):
         try:
             ray.init(address=placement.ray, **options)
         except (RuntimeError, ConnectionError, ValueError, RayError) as error:
