@@ -20,6 +20,7 @@ from rlplatform.experiment import run
 from rlplatform.loop import UnderWay, drain
 from rlplatform.perf import Clock
 from rlplatform.placement import ClusterError, Placement
+from rlplatform.provenance import machine
 from rlplatform.runconfig import resolve_config
 from rlplatform.types import Rollout
 from rlplatform.workers import ray as ray_workers
@@ -29,7 +30,7 @@ from rlplatform.workers.ray import RayWorkers, Restart
 from test_same_run import assert_same_run, leaves
 
 HERE = Placement("auto", actor_cpus=0.25)
-TINY = ["agent.hidden=16", "agent.batch=8", "log_every=60", "checkpoint_every=60", "eval.episodes=2"]
+TINY = ["agent.hidden=16", "agent.batch=8", "log_every=40", "checkpoint_every=60", "eval.episodes=2"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -307,7 +308,7 @@ def test_a_run_whose_games_cannot_be_saved_says_what_a_death_cut(
     result = run(config, tmp_path, kill_once, placement=HERE)
     assert killed == [80]
     assert result["games_cut"] == 2
-    assert result["actors"] == {"restarts": 1, "repeated_rounds": 1}
+    assert result["actors"] == {"restarts": 1, "repeated_rounds": 1, "cpus": [machine()["cpu"]]}
     (line,) = (tmp_path / "restarts.csv").read_text().splitlines()[1:]
     assert line.startswith("80,0,1,")
     assert json.loads((tmp_path / "provenance.json").read_text())["exact_resume"] is False

@@ -113,7 +113,8 @@ class _Seat:
     i: int
     state: State | None = None  # after all rounds but `rounds`; None: as it was made
     rounds: dict[int, _Round] = field(default_factory=dict)  # asked for since, by number, in order
-    handle: Any = None
+    handle: Any = None  # of its process
+    work: Any = None  # that handle's method
     facts_ref: Any = None
     facts: Mapping[str, Any] | None = None  # None until it has started
     failures: int = 0  # in succession
@@ -152,9 +153,12 @@ class RayWorkers:
         self._number = 0  # of the next round
         self._under_way = 0  # rounds that were asked for and not handed over
         self._saved = -KEPT_ROUNDS  # the last round whose state was asked for
-        self._every = 1  # rounds between two of those
+        self._every = 1  # rounds between two of those,
+        self._most = 1  # ... at the most
         self._sent: tuple[int, Any] | None = None  # newest version, and the reference to its weights
         self._owner = _connect(placement)
+        host = ray.remote(_Host)
+        self._host = host.options(num_cpus=placement.actor_cpus, max_restarts=0, max_task_retries=0)
         self._learner: Any = None
         try:
             _check_resources(placement, actors)
@@ -181,8 +185,7 @@ class RayWorkers:
             )
         self._begin()
         if self._sent is None or self._sent[0] != version:
-            self._sent = version, ray.put(pack(weights))
-            self._keep_within(size(weights))
+            self._sent = version, self._put(weights)
         number, self._number = self._number, self._number + 1
         saves = number - self._saved >= self._every
         if saves:
@@ -244,11 +247,11 @@ class RayWorkers:
             try:
                 self._learn_facts(seat)
             except RayError as error:
-                raise ClusterError(f"actor {seat.i} could not be made: {_last_line(error)}") from error
+                raise ClusterError(f"actor {seat.i} could not be made: {_in_a_line(error)}") from error
 
     def _create(self, seat: _Seat) -> None:
-        host = ray.remote(_Host).options(num_cpus=self.placement.actor_cpus, max_restarts=0, max_task_retries=0)
-        seat.handle = host.remote(self._paths, self._make, seat.i, self._threads, seat.state)
+        seat.handle = self._host.remote(self._paths, self._make, seat.i, self._threads, seat.state)
+        seat.work = seat.handle.work.options(num_returns=2)
         seat.facts, seat.facts_ref = None, seat.handle.facts.remote()
         for round_ in seat.rounds.values():
             self._send(seat, round_)
@@ -258,8 +261,7 @@ class RayWorkers:
         self._send(seat, round_)
 
     def _send(self, seat: _Seat, round_: _Round) -> None:
-        work = seat.handle.work.options(num_returns=2)
-        round_.answer = work.remote(round_.weights, round_.version, round_.steps, round_.saves)
+        round_.answer = seat.work.remote(round_.weights, round_.version, round_.steps, round_.saves)
 
     def _wait(self, number: int) -> list[Rollout]:
         until = time.monotonic() + self.placement.deadline_s
@@ -281,11 +283,11 @@ class RayWorkers:
                 until = self._replace(seat, f"no answer within {self.placement.deadline_s:g} s", hangs=True)
             except RayTaskError as error:  # a bug or a NaN: it would come again
                 if isinstance(error.cause, RayError) or not isinstance(error.cause, Exception):
-                    until = self._replace(seat, _last_line(error))
+                    until = self._replace(seat, _in_a_line(error))
                 else:
                     raise error.cause from error
             except RayError as error:
-                until = self._replace(seat, _last_line(error))
+                until = self._replace(seat, _in_a_line(error))
         seat.failures = 0
         for name, seconds in note.seconds.items():
             self._clock.seconds[name] = self._clock.seconds.get(name, 0.0) + seconds
@@ -305,8 +307,13 @@ class RayWorkers:
         elif rollout is not None:
             self._every = min(max(1, ceil(note.state_bytes / (STATE_SHARE * size(rollout)))), self._most)
 
-    def _keep_within(self, weight_bytes: int) -> None:
-        self._most = max(1, min(KEPT_ROUNDS, KEPT_BYTES // max(weight_bytes, 1)))
+    def _put(self, weights: Weights) -> Any:
+        """The reference to them in the object store."""
+        self._most = max(1, min(KEPT_ROUNDS, KEPT_BYTES // max(size(weights), 1)))
+        try:
+            return ray.put(pack(weights))
+        except RayError as error:
+            raise ClusterError(f"the weights do not get into Ray's object store: {_in_a_line(error)}") from error
 
     def _replace(self, seat: _Seat, why: str, *, hangs: bool = False) -> float:
         """Kill the actor and begin another at its last state. Returns the time until which the wait goes on."""
@@ -336,6 +343,11 @@ class RayWorkers:
 
     def _last_words(self, seat: _Seat, hangs: bool) -> str:
         """The end of an actor's log, with its stack if it hangs; "" if that cannot be had."""
+        try:
+            if seat.facts is None:
+                seat.facts = ray.get(seat.facts_ref, timeout=1.0)
+        except RayError:  # it never started
+            return ""
         if seat.facts is None or seat.facts["log"] is None:
             return ""
         pid = seat.facts["pid"] if hangs else None
@@ -354,7 +366,7 @@ class RayWorkers:
         for seat in self._seats:
             if seat.handle is not None:
                 ray.kill(seat.handle)
-            seat.handle = seat.facts_ref = None
+            seat.handle = seat.work = seat.facts_ref = None
         self._begun = False
 
 
@@ -472,9 +484,10 @@ def _end_of_log(path: str, hanging: int | None) -> str:
         return str(error)
 
 
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if isinstance(error, RayTaskError) or "creation task" in str(error) else " ".join(lines[:2])
+def _in_a_line(error: BaseException) -> str:
+    """An error of Ray's: of a traceback from elsewhere the last line, of an explanation the first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if isinstance(error, RayTaskError) or "creation task" in lines[0] else lines[0]
 
 
 @contextmanager
