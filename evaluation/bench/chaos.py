@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlplatform.evaluation.bench.ray import ENVS, RATIO, STEPS, make_agent, make_playing, show
-from rlplatform.learner import Learner
+from rlplatform.evaluation.bench.ray import STEPS, make_learner, make_playing, show
 from rlplatform.loop import train
 from rlplatform.perf import Clock
 from rlplatform.placement import Placement
@@ -58,7 +57,7 @@ def digest(state: Any) -> str:
 
 def learn(workers: Any, actors: int, lag: int, rounds: int) -> tuple[str, str, float]:
     """Digests of agent and actors after so many rounds, and the seconds they took."""
-    learner = Learner(make_agent(actors, min_replay=actors * ENVS * STEPS * 2), RATIO)
+    learner = make_learner(actors)
     begin = time.perf_counter()
     for _ in train(learner, workers, rounds, STEPS, lag):
         pass

@@ -41,12 +41,13 @@ from rlplatform.types import Agent, Rollout, Spec, State, Weights, empty_episode
 from rlplatform.workers.parcel import size
 from rlplatform.workers.ray import RayWorkers
 
-CASES = (  # name, environments, steps, frame, bytes of weights
-    ("minatar, c51", 16, 16, (4, 10, 10), 1.7e6),
-    ("minatar, c51, long rounds", 64, 64, (4, 10, 10), 1.7e6),
-    ("atari, der", 8, 16, (84, 84), 26e6),
-    ("atari, der, long rounds", 16, 64, (84, 84), 26e6),
-    ("atari, bbf, a step a round", 1, 1, (84, 84), 154e6),
+ATARI = Spec(frame_shape=(84, 84), frame_dtype="uint8", stack=4, actions=18)
+CASES = (  # name, preset, its task, environments, steps
+    ("minatar, c51", "c51", "minatar/Breakout", 16, 16),
+    ("minatar, c51, long rounds", "c51", "minatar/Breakout", 64, 64),
+    ("atari, der", "der", "atari/Pong", 8, 16),
+    ("atari, der, long rounds", "der", "atari/Pong", 16, 64),
+    ("atari, bbf, a step a round", "bbf", "atari/Pong", 1, 1),
 )
 TASK, PRESET = "minatar/Breakout", "c51"
 ENVS, STEPS, RATIO = 16, 16, 1 / 64  # of an actor; gradient steps per agent step
@@ -90,11 +91,12 @@ class Bare:
 
 def transport(rounds: int) -> Iterator[dict[str, Any]]:
     """A row a case."""
-    for name, envs, steps, frame, weight_bytes in CASES:
-        canned = partial(make_canned, envs=envs, steps=steps, frame=frame)
-        bytes_back = size(Canned(envs, steps, frame).rollout)
-        there = np.zeros(int(weight_bytes), np.uint8)
-        weights = {"net": {f"layer {i}": torch.zeros(int(weight_bytes) // 80) for i in range(20)}}
+    for name, preset, task, envs, steps in CASES:
+        spec = ATARI if task.startswith("atari/") else spec_of(task)
+        canned = partial(make_canned, envs=envs, steps=steps, frame=spec.frame_shape)
+        bytes_back = size(Canned(envs, steps, spec.frame_shape).rollout)
+        weights = make_agent(preset, task, spec, envs, capacity=4_000, min_replay=100).weights()
+        there = np.zeros(size(weights), np.uint8)
         workers = RayWorkers(canned, 1, 0, 1, Placement("auto", actor_cpus=0.0))
         bare = ray.remote(Bare).options(num_cpus=0).remote(bytes_back)
 
@@ -114,19 +116,24 @@ def transport(rounds: int) -> Iterator[dict[str, Any]]:
         ray.kill(bare)
         pairs = list(zip(times[ours][5:], times[theirs][5:], strict=True))
         yield {
-            "case": name, "kib_there": round(weight_bytes / 1024), "kib_back": round(bytes_back / 1024),
+            "case": name, "kib_there": round(there.nbytes / 1024), "kib_back": round(bytes_back / 1024),
             "ours_us": round(1e6 * statistics.median(a for a, _ in pairs)),
             "bare_us": round(1e6 * statistics.median(b for _, b in pairs)),
             "ours_over_bare": round(statistics.median(a / b for a, b in pairs), 3),
         }  # fmt: skip
 
 
-def make_agent(actors: int, seed: int = 0, **fields: Any) -> Agent:
-    """The preset's agent for so many actors."""
-    chosen = load_preset(PRESET, suite_of(TASK).name)
+def make_agent(preset: str, task: str, spec: Spec, streams: int, seed: int = 0, **fields: Any) -> Agent:
+    """A preset's agent, some of its hyper-parameters replaced."""
+    chosen = load_preset(preset, suite_of(task).name)
     config = merge(resolve(chosen.agent).config_class(), chosen.config, fields)
-    agent: Agent = resolve(chosen.agent)(config, spec_of(TASK), actors * ENVS, seed)
+    agent: Agent = resolve(chosen.agent)(config, spec, streams, seed)
     return agent
+
+
+def make_learner(actors: int) -> Learner:
+    """The one of the training, for so many actors; it begins to learn after four rounds."""
+    return Learner(make_agent(PRESET, TASK, spec_of(TASK), actors * ENVS, min_replay=actors * ENVS * STEPS * 4), RATIO)
 
 
 def spec_of(task: str) -> Spec:
@@ -138,7 +145,8 @@ def spec_of(task: str) -> Spec:
 
 def make_playing(i: int, clock: Clock, seed: int = 0) -> Actor:
     """Actor i of the training, for RayWorkers."""
-    policy, envs = make_agent(1, seed).policy(), make(TASK, ENVS, seed, i * ENVS)
+    envs = make(TASK, ENVS, seed, i * ENVS)
+    policy = make_agent(PRESET, TASK, envs.spec, ENVS, seed).policy()
     clock.watch(policy, "act", "act")
     clock.watch(envs, "step", "env")
     return Actor(policy, envs, Stream(seed, "actor", i))
@@ -159,7 +167,7 @@ def training(actors: int, lag: int, rounds: int) -> Iterator[tuple[Learner, Cloc
     """A learner, the clock that its workers share, and the loop that is about to run."""
     clock = Clock()
     workers = RayWorkers(make_playing, actors, lag, 1, Placement("auto", actor_cpus=0.0), clock)
-    learner = Learner(make_agent(actors, min_replay=actors * ENVS * STEPS * 4), RATIO)
+    learner = make_learner(actors)
     try:
         yield learner, clock, train(learner, Waits(workers, clock), rounds, STEPS, lag)
     finally:

@@ -103,7 +103,7 @@ class _Round:
     version: int
     steps: int
     saves: bool
-    answer: list[Any] = field(default_factory=list)  # references to rollout and note
+    answer: Any = None  # reference to (rollout, note): one object, since each has its price
 
 
 @dataclass
@@ -114,7 +114,6 @@ class _Seat:
     state: State | None = None  # after all rounds but `rounds`; None: as it was made
     rounds: dict[int, _Round] = field(default_factory=dict)  # asked for since, by number, in order
     handle: Any = None  # of its process
-    work: Any = None  # that handle's method
     facts_ref: Any = None
     facts: Mapping[str, Any] | None = None  # None until it has started
     failures: int = 0  # in succession
@@ -251,7 +250,6 @@ class RayWorkers:
 
     def _create(self, seat: _Seat) -> None:
         seat.handle = self._host.remote(self._paths, self._make, seat.i, self._threads, seat.state)
-        seat.work = seat.handle.work.options(num_returns=2)
         seat.facts, seat.facts_ref = None, seat.handle.facts.remote()
         for round_ in seat.rounds.values():
             self._send(seat, round_)
@@ -261,12 +259,10 @@ class RayWorkers:
         self._send(seat, round_)
 
     def _send(self, seat: _Seat, round_: _Round) -> None:
-        round_.answer = seat.work.remote(round_.weights, round_.version, round_.steps, round_.saves)
+        round_.answer = seat.handle.work.remote(round_.weights, round_.version, round_.steps, round_.saves)
 
     def _wait(self, number: int) -> list[Rollout]:
         until = time.monotonic() + self.placement.deadline_s
-        answers = [seat.rounds[number].answer[0] for seat in self._seats]
-        ray.wait(answers, num_returns=len(answers), timeout=self.placement.deadline_s)
         rollouts = [self._result(seat, number, until) for seat in self._seats]
         self._under_way -= 1
         return [rollout for rollout in rollouts if rollout is not None]
@@ -366,7 +362,7 @@ class RayWorkers:
         for seat in self._seats:
             if seat.handle is not None:
                 ray.kill(seat.handle)
-            seat.handle = seat.work = seat.facts_ref = None
+            seat.handle = seat.facts_ref = None
         self._begun = False
 
 
