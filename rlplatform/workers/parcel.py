@@ -25,7 +25,7 @@ class Parcel(NamedTuple):
 def pack(weights: Any) -> Any:
     """The same nested mappings with a Parcel for each tensor. No copy is made of what lies contiguous in main memory."""
     if isinstance(weights, torch.Tensor):
-        flat = weights.detach().cpu().contiguous().flatten()
+        flat = weights.detach().cpu().flatten()
         stride = weights.stride() if weights.is_contiguous() else torch.empty_like(weights, device="meta").stride()
         return Parcel(flat.view(torch.uint8).numpy(), str(weights.dtype), tuple(weights.shape), stride)
     if isinstance(weights, Mapping):
