@@ -26,6 +26,7 @@ from rlplatform.evaluation.runs import find
 from rlplatform.evaluation.video import filming
 from rlplatform.experiment import Progress as RunProgress
 from rlplatform.experiment import Stopped, estimate, load_policy, run, score_policy, summary
+from rlplatform.placement import ClusterError, Placement
 from rlplatform.runconfig import RunConfig, default_folder, maker, read_config, resolve_config
 from rlplatform.rundir import RunDirError
 from rlplatform.statefile import StateError
@@ -59,6 +60,17 @@ Imports = Annotated[
     list[str] | None, typer.Option("--import", help="A module to import first, such as one that calls envs.register.")
 ]
 
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="Actors as Ray processes: local, auto or HOST:PORT of a cluster [default: in this process]. The result is the same."
+    ),
+]
+ActorCpus = Annotated[float, typer.Option(help="Logical CPUs of each Ray actor.")]
+LearnerGpus = Annotated[
+    float, typer.Option(help="Logical GPUs of the learner where there is Ray; 0.25: four share one.")
+]
+ActorDeadline = Annotated[float, typer.Option(help="Seconds after which an actor that gives no rollout is replaced.")]
 Track = Annotated[bool, typer.Option("--track", help="Also log to Weights & Biases (extra `wandb`).")]
 Project = Annotated[str, typer.Option(help="The wandb project that --track logs to.")]
 Against = Annotated[
@@ -90,6 +102,10 @@ def train(
     dry_run: Annotated[
         bool, typer.Option(help="Print the resolved configuration and what the run needs, and stop.")
     ] = False,
+    ray_address: RayAddress = None,
+    actor_cpus: ActorCpus = 1.0,
+    learner_gpus: LearnerGpus = 0.0,
+    actor_deadline: ActorDeadline = 600.0,
     track: Track = False,
     project: Project = "rlplatform",
 ) -> None:
@@ -103,18 +119,24 @@ def train(
         if dry_run:
             _print_plan(config, folder)
             return
-        _run(config, folder, project if track else None)
+        placement = _placement(ray_address, actor_cpus, learner_gpus, actor_deadline)
+        _run(config, folder, placement, project if track else None)
 
 
 @app.command()
 def resume(
     run_dir: Annotated[Path, typer.Argument(help="A run's folder.")],
+    ray_address: RayAddress = None,
+    actor_cpus: ActorCpus = 1.0,
+    learner_gpus: LearnerGpus = 0.0,
+    actor_deadline: ActorDeadline = 600.0,
     track: Track = False,
     project: Project = "rlplatform",
 ) -> None:
-    """Go on with a run, by its folder alone."""
+    """Go on with a run, by its folder alone; its actors may live elsewhere than before."""
     with _errors_as_messages():
-        _run(_config_of(run_dir), run_dir, project if track else None)
+        placement = _placement(ray_address, actor_cpus, learner_gpus, actor_deadline)
+        _run(_config_of(run_dir), run_dir, placement, project if track else None)
 
 
 @app.command()
@@ -342,7 +364,11 @@ def _config_of(run_dir: Path) -> RunConfig:
     return read_config(run_dir)
 
 
-def _run(config: RunConfig, folder: Path, project: str | None = None) -> None:
+def _placement(ray: str | None, actor_cpus: float, learner_gpus: float, deadline_s: float) -> Placement:
+    return Placement(ray or "", actor_cpus=actor_cpus, learner_gpus=learner_gpus, deadline_s=deadline_s)
+
+
+def _run(config: RunConfig, folder: Path, placement: Placement, project: str | None = None) -> None:
     asked_to_stop = False
 
     def ask(signum: int, frame: FrameType | None) -> None:
@@ -355,7 +381,7 @@ def _run(config: RunConfig, folder: Path, project: str | None = None) -> None:
         with ExitStack() as open_:
             show = open_.enter_context(_progress_shown(config, folder))
             if project is None:
-                result = run(config, folder, show, lambda: asked_to_stop)
+                result = run(config, folder, show, lambda: asked_to_stop, placement)
             else:
                 name = f"{config.preset} {config.task} {config.seed}"
                 tracker = open_.enter_context(Tracker(folder, asdict(config), name, project))
@@ -364,7 +390,7 @@ def _run(config: RunConfig, folder: Path, project: str | None = None) -> None:
                     show(now)
                     tracker.follow()
 
-                result = run(config, folder, show_and_follow, lambda: asked_to_stop)
+                result = run(config, folder, show_and_follow, lambda: asked_to_stop, placement)
                 tracker.finish(result)
     except Stopped as stopped:
         typer.echo(str(stopped), err=True)
@@ -506,6 +532,7 @@ def _errors_as_messages() -> Iterator[None]:
         raise typer.Exit(EXIT_FAILED) from error
     except (
         configs.ConfigError,
+        ClusterError,
         RunDirError,
         StateError,
         FileNotFoundError,

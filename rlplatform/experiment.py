@@ -8,7 +8,9 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,25 @@ from rlplatform.learner import Learner
 from rlplatform.loop import UnderWay, drain
 from rlplatform.loop import train as rounds_of
 from rlplatform.perf import Clock
+from rlplatform.placement import ClusterError, Placement
 from rlplatform.provenance import provenance
-from rlplatform.runconfig import RunConfig, default_folder, make_agent, make_env, maker, read_config, resolve_config
+from rlplatform.runconfig import (
+    RunConfig,
+    default_folder,
+    make_actor,
+    make_agent,
+    make_env,
+    maker,
+    read_config,
+    resolve_config,
+)
 from rlplatform.rundir import RunDir, read_checkpoint
 from rlplatform.streams import Stream
-from rlplatform.types import Episodes, Metrics, Policy, Rollout, State
+from rlplatform.types import Episodes, Metrics, Policy, Rollout, State, Weights
 from rlplatform.workers.local import LocalWorkers
 
 EPISODES_HEADER = "step,env,score,length\n"
+RESTARTS_HEADER = "step,actor,rounds_repeated,why\n"
 
 
 @dataclass(frozen=True)
@@ -54,8 +67,12 @@ def run(
     folder: Path,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
+    placement: Placement = Placement(),  # noqa: B008  # frozen
 ) -> Mapping[str, Any]:
     """Train and evaluate; begin, go on, or find finished what lies in `folder`.
+
+    Args:
+        placement: where the actors live. What is computed does not depend on it, and another may go on with the run.
 
     Returns:
         The content of result.json: the final evaluation's summary.
@@ -63,42 +80,52 @@ def run(
     Raises:
         Stopped: `should_stop` said so between two rounds (or two episodes of an evaluation); a checkpoint was written.
         RunDirError: the folder holds another run or is damaged, or the disk is full.
+        ClusterError: no such cluster, or an actor failed too often; the last checkpoint is good.
         FloatingPointError: NaN or infinity in a reward, a frame or a loss.
     """
     torch.set_num_threads(config.threads)
     exact = _can_be_saved(config)
-    files = {
-        "config.yaml": configs.to_yaml(config),
-        "protocol.json": json.dumps(
-            dataclasses.asdict(config.protocol) | {"evaluation": dataclasses.asdict(config.eval)}, indent=2
-        ),
-        "provenance.json": json.dumps(
-            provenance(config.task) | {"backend": config.backend, "exact_resume": exact}, indent=2
-        ),
-    }
-    directory = RunDir(folder, files, {"evals.csv": HEADER, "episodes.csv": EPISODES_HEADER})
-    try:
+    with ExitStack() as open_:
+        clock = Clock()
+        elsewhere = None
+        if placement.ray and not (folder / "result.json").exists():
+            elsewhere = open_.enter_context(closing(_ray_workers(config, placement, clock)))
+        facts = provenance(config.task) | {"backend": config.backend, "exact_resume": exact}
+        files = {
+            "config.yaml": configs.to_yaml(config),
+            "protocol.json": json.dumps(
+                dataclasses.asdict(config.protocol) | {"evaluation": dataclasses.asdict(config.eval)}, indent=2
+            ),
+            "provenance.json": json.dumps(facts | {"placement": dataclasses.asdict(placement)}, indent=2),
+        }
+        logs = {"evals.csv": HEADER, "episodes.csv": EPISODES_HEADER, "restarts.csv": RESTARTS_HEADER}
+        directory = open_.enter_context(closing(RunDir(folder, files, logs)))
         if not directory.finished:
-            _Run(config, directory, on_progress, should_stop).go()
+            _Run(config, directory, on_progress, should_stop, clock, elsewhere, exact).go()
         result: Mapping[str, Any] = json.loads((folder / "result.json").read_text())
         return result
-    finally:
-        directory.close()
 
 
 def train(
-    agent: str, task: str, seed: int = 0, steps: int | None = None, run_dir: Path | str | None = None, **fields: Any
+    agent: str,
+    task: str,
+    seed: int = 0,
+    steps: int | None = None,
+    run_dir: Path | str | None = None,
+    placement: Placement = Placement(),  # noqa: B008  # frozen
+    **fields: Any,
 ) -> Mapping[str, Any]:
     """`rlplatform train` from Python: train, evaluate, and return the final evaluation's summary.
 
     Args:
         agent: a preset or "package.module:Class".
+        placement: where the actors live, such as Placement(ray="auto").
         fields: of RunConfig, nested ones as mappings: `agent={"replay_ratio": 2}`, `eval={"episodes": 10}`.
     """
     own = agent if ":" in agent else None
     name = agent.rpartition(":")[2].lower()
     config = resolve_config(name, task, agent_class=own, seed=seed, steps=steps, **fields)
-    return run(config, default_folder(config) if run_dir is None else Path(run_dir))
+    return run(config, default_folder(config) if run_dir is None else Path(run_dir), placement=placement)
 
 
 def estimate(config: RunConfig) -> dict[str, str]:
@@ -138,6 +165,18 @@ def _can_be_saved(config: RunConfig) -> bool:
         return env.state_dict() is not None
     finally:
         env.close()
+
+
+def _ray_workers(config: RunConfig, placement: Placement, clock: Clock) -> Any:
+    """RayWorkers, which only somebody with Ray installed can have."""
+    try:
+        from rlplatform.workers.ray import RayWorkers
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "ray":
+            raise
+        raise ClusterError("actors on Ray need it: pip install 'rlplatform[cluster]'") from None
+    threads = config.actor_threads or config.threads
+    return RayWorkers(partial(make_actor, config), config.actors, config.lag, threads, placement, clock)
 
 
 def _tensors(weights: Any) -> list[torch.Tensor]:
@@ -221,19 +260,31 @@ class _Run:
         directory: RunDir,
         on_progress: Callable[[Progress], None],
         should_stop: Callable[[], bool],
+        clock: Clock,
+        elsewhere: Any,  # RayWorkers; None: the actors live here
+        exact: bool,
     ) -> None:
         self.config, self.directory = config, directory
         self.on_progress, self.should_stop = on_progress, should_stop
         self.agent = make_agent(config)
         self.learner = Learner(self.agent, config.agent.replay_ratio)
-        self.clock = Clock()
-        self.workers = LocalWorkers([self._make_actor(i) for i in range(config.actors)], config.lag)
+        self.clock, self.exact = clock, exact
+        self.workers = elsewhere or LocalWorkers(
+            [make_actor(config, i, clock, self.agent) for i in range(config.actors)],
+            config.lag,
+            config.actor_threads or config.threads,
+        )
+        self.elsewhere = elsewhere
+        if elsewhere is not None:
+            elsewhere.on_restart = self._note_restart
         self.under_way: UnderWay = UnderWay()
         self.scores: list[float] = []  # of the games that ended since the last line of metrics
         self.lengths: list[int] = []
         self.line: dict[str, float] = {}  # the last one logged
         self.evaluated = 0  # agent step of the last evaluation
-        self.games_cut = 0  # by resumes, where the environments could not be saved
+        self.games_cut = 0  # by resumes and restarts, where the environments could not be saved
+        self.restarts = self.repeated_rounds = 0  # of actors
+        self.machines: list[str] = []  # kinds of CPU on which they lived at the end, where that was not here
         self.elapsed_s = 0.0  # before this process took over
         self.losses: Metrics = {}  # of the last update
         if self.agent.replay is not None:
@@ -241,26 +292,41 @@ class _Run:
         self.clock.watch(self.agent, "update", "update")
         self.clock.watch(self.agent, "observe", "observe")
         self.started = time.monotonic()
-        self._mark = (self.started, 0, 0)  # time, agent steps and updates at the last line, for the rates
+        self._mark = (
+            self.started,
+            0,
+            0,
+            0.0,
+        )  # time, agent steps, updates, seconds waited at the last line, for the rates
 
-    def _make_actor(self, i: int) -> Actor:
-        config = self.config
-        envs = make_env(config, config.envs, config.seed, i * config.envs)
-        policy = self.agent.policy()
-        self.clock.watch(envs, "step", "env")
-        self.clock.watch(policy, "act", "act")
-        return Actor(policy, envs, Stream(config.seed, "actor", i))
+    def start(self, weights: Weights, version: int, steps: int) -> Callable[[], list[Rollout]]:
+        """The workers' own, whose waits are timed."""
+        return self.clock.timed(self.workers.start(weights, version, steps), "wait")
 
     def go(self) -> None:
+        try:
+            self._learn()
+        except ClusterError as error:
+            if not self.should_stop():
+                raise
+            # A preemption takes the actors' processes along with this one: what is under way can no longer be saved.
+            raise Stopped(
+                f"stopped without a last checkpoint ({error}); the same command goes on from the one before"
+            ) from error
+        self.machines = [] if self.elsewhere is None else self.elsewhere.machines
+        self.workers.close()
+        self._finish()
+
+    def _learn(self) -> None:
         config, learner = self.config, self.learner
         state = self.directory.load(self.agent.replay)
         if state is not None:
             self.load_state_dict(state)
-        self._mark = (time.monotonic(), learner.steps, learner.updates)
+        self._mark = (time.monotonic(), learner.steps, learner.updates, self.clock.seconds.get("wait", 0.0))
         self._evaluate_if_due()  # a stop during an evaluation leaves it to be done
         rounds = config.rounds - learner.version
         before = learner.steps
-        for metrics in rounds_of(learner, self.workers, rounds, config.rollout, config.lag, self.under_way):
+        for metrics in rounds_of(learner, self, rounds, config.rollout, config.lag, self.under_way):
             self.losses = metrics or self.losses
             self._note_episodes()
             if _crossed(before, learner.steps, config.log_every):
@@ -272,8 +338,6 @@ class _Run:
             if self.should_stop():
                 self._stop()
             self.on_progress(Progress("train", learner.steps, config.steps, learner.updates, self.line))
-        self._finish()
-        self.workers.close()
 
     def state_dict(self) -> State:
         """Of everything but the replay; waits for the rollouts under way and keeps them as data."""
@@ -287,6 +351,8 @@ class _Run:
             "losses": {name: float(value) for name, value in self.losses.items()},
             "evaluated": self.evaluated,
             "games_cut": self.games_cut,
+            "restarts": self.restarts,
+            "repeated_rounds": self.repeated_rounds,
             "elapsed_s": self._elapsed(),
             "seconds": dict(self.clock.seconds),
         }
@@ -301,6 +367,7 @@ class _Run:
         self.losses, self.evaluated = state["losses"], state["evaluated"]
         unsaved = sum(actor["envs"] is None for actor in state["workers"]["actors"])
         self.games_cut = state["games_cut"] + unsaved * self.config.envs
+        self.restarts, self.repeated_rounds = state.get("restarts", 0), state.get("repeated_rounds", 0)
         self.elapsed_s = state["elapsed_s"]
         self.clock.seconds.update(state["seconds"])
 
@@ -310,9 +377,17 @@ class _Run:
             self.scores.append(game.score)
             self.lengths.append(game.length)
 
+    def _note_restart(self, restart: Any) -> None:
+        """An actor died or hung, and another does its rounds again; where games cannot be saved, new ones."""
+        self.restarts += 1
+        self.repeated_rounds += restart.rounds
+        self.games_cut += 0 if self.exact else self.config.envs
+        why = json.dumps(restart.why.replace('"', "'"))
+        self.directory.append("restarts.csv", f"{self.learner.steps},{restart.actor},{restart.rounds},{why}\n")
+
     def _log(self) -> None:
         learner, now = self.learner, time.monotonic()
-        then, steps, updates = self._mark
+        then, steps, updates, waited = self._mark
         line: dict[str, float] = {name: float(value) for name, value in self.losses.items()}
         if self.scores:
             line["charts/episodic_return"] = float(np.mean(self.scores))
@@ -323,13 +398,17 @@ class _Run:
         if self.agent.replay is not None:
             line["replay/size"] = len(self.agent.replay)
             line["replay/ratio"] = learner.updates / learner.steps
+        line["actors/lag"] = learner.lag
+        if self.elsewhere is not None:
+            line["actors/restarts"], line["actors/repeated_rounds"] = self.restarts, self.repeated_rounds
+        line["perf/wait_share"] = (self.clock.seconds["wait"] - waited) / (now - then)
         line["charts/SPS"] = line["perf/steps_per_s"] = (learner.steps - steps) / (now - then)
         line["perf/updates_per_s"] = (learner.updates - updates) / (now - then)
         line |= {f"perf/{name}_s": seconds for name, seconds in self.clock.seconds.items()}
         line["perf/elapsed_s"], line["perf/unix_time"] = self._elapsed(), time.time()
         self.directory.log(learner.steps, line)
         self.line, self.scores, self.lengths = line, [], []
-        self._mark = (now, learner.steps, learner.updates)
+        self._mark = (now, learner.steps, learner.updates, self.clock.seconds["wait"])
 
     def _evaluate_if_due(self) -> None:
         step, every = self.learner.steps, self.config.eval.every
@@ -368,6 +447,9 @@ class _Run:
         result = summary(scores, step)
         result |= {"task": self.config.task, "preset": self.config.preset, "seed": self.config.seed}
         result |= {"updates": self.learner.updates, "games_cut": self.games_cut, "elapsed_s": self._elapsed()}
+        if self.restarts or self.elsewhere is not None:
+            result["actors"] = {"restarts": self.restarts, "repeated_rounds": self.repeated_rounds}
+            result["actors"] |= {"cpus": self.machines}
         result["seconds"] = {name: round(seconds, 3) for name, seconds in self.clock.seconds.items()}
         self.directory.finish(result)
 

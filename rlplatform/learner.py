@@ -30,12 +30,14 @@ class Learner:
         self.steps = 0  # agent steps observed, all environments
         self.updates = 0  # gradient steps taken
         self.ended: list[Ended] = []  # the games that ended in the last round
+        self.lag = 0  # versions by which the weights that made the last round's rollouts trailed behind
 
     def learn(self, rollouts: list[Rollout]) -> Metrics:
         """Observe the rollouts, then take the gradient steps that are due. The last one's metrics, or none were due: {}."""
         self.agent.observe(rollouts)
         seen = sum(prod(rollout.reward.shape) for rollout in rollouts)  # of arrays or tensors
         self.ended = _ended(rollouts, self.steps, seen)
+        self.lag = max((self.version - rollout.version for rollout in rollouts), default=0)
         self.steps += seen
         if self.agent.ready:
             self._credited += seen

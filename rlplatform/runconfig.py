@@ -10,9 +10,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from rlplatform import config as configs
+from rlplatform.actor import Actor
 from rlplatform.agents import load_preset, resolve
 from rlplatform.envs import EXACT, make, suite_of
 from rlplatform.evaluation.score import LANES, MakeEnv
+from rlplatform.perf import Clock
+from rlplatform.streams import Stream
 from rlplatform.types import Agent, EnvBatch
 
 
@@ -27,7 +30,7 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that a result depends on."""
+    """Everything that a result depends on. Where the actors live is no part of it: that is a Placement."""
 
     preset: str
     task: str
@@ -42,6 +45,7 @@ class RunConfig:
     rollout: int = 1  # agent steps an environment between two rounds of learning
     lag: int = 0  # rounds by which the acting weights trail behind
     threads: int = 1  # of matrix products: their rounding depends on it
+    actor_threads: int = 0  # likewise, of those that choose actions in training; 0: as many as `threads`
     log_every: int = 1_000  # agent steps
     checkpoint_every: int = 10_000  # agent steps
     imports: tuple[str, ...] = ()  # modules to import first: they register environments of one's own
@@ -51,8 +55,8 @@ class RunConfig:
         for name in ("steps", "actors", "envs", "rollout", "threads", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise configs.ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if self.lag < 0 or self.eval.every < 0:
-            raise configs.ConfigError("lag and eval.every must be >= 0")
+        if self.lag < 0 or self.actor_threads < 0 or self.eval.every < 0:
+            raise configs.ConfigError("lag, actor_threads and eval.every must be >= 0")
         if self.eval.episodes < 1 or self.eval.lanes < 1:
             raise configs.ConfigError("eval.episodes and eval.lanes must be >= 1")
 
@@ -123,6 +127,18 @@ def make_agent(config: RunConfig) -> Agent:
     finally:
         env.close()
     return agent
+
+
+def make_actor(config: RunConfig, i: int, clock: Clock, agent: Agent | None = None) -> Actor:
+    """Actor i of a run, in this process, its time on the clock as "env" and "act". In a process that has no agent one is made,
+    for its policy. Imports the modules that the run names."""
+    for module in config.imports:
+        importlib.import_module(module)
+    envs = make_env(config, config.envs, config.seed, i * config.envs)
+    policy = (make_agent(config) if agent is None else agent).policy()
+    clock.watch(envs, "step", "env")
+    clock.watch(policy, "act", "act")
+    return Actor(policy, envs, Stream(config.seed, "actor", i))
 
 
 def maker(config: RunConfig) -> MakeEnv:

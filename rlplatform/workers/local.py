@@ -16,15 +16,15 @@ class LocalWorkers:
     """Actors in this process: at lag 0 they work when waited for, with the learner's own weights and no copy; at lag > 0
     one thread collects with a snapshot of the weights while the learner learns."""
 
-    def __init__(self, actors: list[Actor], lag: int) -> None:
+    def __init__(self, actors: list[Actor], lag: int, threads: int | None = None) -> None:
+        """`threads`: of the actors' matrix products; None: as many as this thread has now."""
         self._actors = actors
-        self._thread = (
-            ThreadPoolExecutor(1, "actors", torch.set_num_threads, (torch.get_num_threads(),)) if lag > 0 else None
-        )
+        self._threads = torch.get_num_threads() if threads is None else threads
+        self._thread = ThreadPoolExecutor(1, "actors", torch.set_num_threads, (self._threads,)) if lag > 0 else None
 
     def start(self, weights: Weights, version: int, steps: int) -> Callable[[], list[Rollout]]:
         if self._thread is None:
-            return partial(self._collect, weights, version, steps)
+            return partial(self._collect_here, weights, version, steps)
         future: Future[list[Rollout]] = self._thread.submit(self._collect, _snapshot(weights), version, steps)
         return future.result
 
@@ -42,6 +42,17 @@ class LocalWorkers:
 
     def _collect(self, weights: Weights, version: int, steps: int) -> list[Rollout]:
         return [actor.collect(weights, version, steps) for actor in self._actors]
+
+    def _collect_here(self, weights: Weights, version: int, steps: int) -> list[Rollout]:
+        """In the learner's thread, whose number of threads comes back afterwards."""
+        before = torch.get_num_threads()
+        if before == self._threads:
+            return self._collect(weights, version, steps)
+        torch.set_num_threads(self._threads)
+        try:
+            return self._collect(weights, version, steps)
+        finally:
+            torch.set_num_threads(before)
 
 
 def _snapshot(weights: Any) -> Any:
