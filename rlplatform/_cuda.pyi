@@ -1,4 +1,5 @@
-# CUDA kernels; absent where nvcc was not found at build time. Addresses are of device memory, float32, row-major.
+# CUDA kernels; absent where nvcc was not found at build time. Addresses are of device memory, row-major; float32
+# where nothing else is said.
 
 from typing import TypedDict
 
@@ -29,3 +30,5 @@ def vtrace(
     device: int,
     stream: int,
 ) -> None: ...
+def normal(state: int, n: int, out: int, device: int, stream: int) -> None: ...
+def uniform(state: int, n: int, out: int, device: int, stream: int) -> None: ...
