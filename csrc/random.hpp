@@ -66,6 +66,17 @@ RLP_HD inline float to_unit_open0(std::uint32_t word) noexcept {
   return static_cast<float>((word >> 8) + 1u) * 0x1.0p-24f;
 }
 
+// The four standard normals of a block, by Box and Muller in float32; |x| <= 5.77 (24 bits of radius).
+RLP_HD inline void normals(const Block& block, float (&four)[4]) noexcept {
+  constexpr float kTwoPi = 6.283185307179586f;
+  for (std::size_t pair = 0; pair < 2; ++pair) {
+    const float radius = std::sqrt(-2.0f * std::log(to_unit_open0(block.word[2 * pair])));
+    const float angle = kTwoPi * to_unit_open0(block.word[2 * pair + 1]);
+    four[2 * pair] = radius * std::cos(angle);
+    four[2 * pair + 1] = radius * std::sin(angle);
+  }
+}
+
 // What a consumer owns. Each call takes whole blocks, so that `counter` alone says where the stream stands.
 struct Stream {
   std::uint64_t key = 0;
@@ -95,18 +106,11 @@ struct Stream {
     }
   }
 
-  // n standard normals by Box and Muller in float32, |x| <= 5.77 (24 bits of radius): ceil(n / 4) blocks.
+  // n standard normals: ceil(n / 4) blocks.
   void normal(float* out, std::size_t n) noexcept {
-    constexpr float kTwoPi = 6.283185307179586f;
     for (std::size_t i = 0; i < n; i += 4) {
-      const Block b = philox(key, counter++);
       float four[4];
-      for (std::size_t pair = 0; pair < 2; ++pair) {
-        const float radius = std::sqrt(-2.0f * std::log(to_unit_open0(b.word[2 * pair])));
-        const float angle = kTwoPi * to_unit_open0(b.word[2 * pair + 1]);
-        four[2 * pair] = radius * std::cos(angle);
-        four[2 * pair + 1] = radius * std::sin(angle);
-      }
+      normals(philox(key, counter++), four);
       for (std::size_t j = 0; j < 4 && i + j < n; ++j) out[i + j] = four[j];
     }
   }
