@@ -15,6 +15,7 @@ docs/agents/der.md and docs/agents/spr.md.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,8 +23,8 @@ import torch
 from torch import Tensor
 
 from rlplatform.agents import spr_release
-from rlplatform.agents.spr_config import DTYPES, Config, epsilon_at, horizon_at
-from rlplatform.agents.spr_device import PRIORITY_EPS, DeviceUpdates, Horizon
+from rlplatform.agents.spr_config import DTYPES, Config, Release, epsilon_at, horizon_at
+from rlplatform.agents.spr_device import DeviceUpdates, Horizon
 from rlplatform.agents.spr_net import (
     Inputs,
     Losses,
@@ -37,8 +38,9 @@ from rlplatform.agents.spr_net import (
     unflattened,
 )  # fmt: skip
 from rlplatform.device import CPU, placed, products, require
-from rlplatform.device_batches import HostFeed
+from rlplatform.device_batches import PRIORITY_EPS, Feed, HostFeed, ResidentFeed
 from rlplatform.device_call import DeviceCall
+from rlplatform.device_replay import DeviceReplay
 from rlplatform.device_streams import DeviceStream
 from rlplatform.replay import Batch, Replay
 from rlplatform.staging import Field, field_of
@@ -111,7 +113,7 @@ class Agent:
     config_class: ClassVar[type[Config]] = Config
 
     def __init__(
-        self, config: Config, spec: Spec, streams: int, seed: int, device: str = "cpu", *, graphed: bool = False
+        self, config: Config, spec: Spec, streams: int, seed: int, device: str = "cpu", *, feed: str = ""
     ) -> None:
         """A newly initialised agent.
 
@@ -119,7 +121,8 @@ class Agent:
             streams: environments whose rollouts `observe` will see.
             seed: of the run; names the streams "init", "noise", "augment", "reset" and "replay".
             device: where it learns and acts: "cpu", "cuda" or "cuda:N".
-            graphed: learn and act as on a GPU, on the CPU, too, to the same bits: for tests.
+            feed: how a GPU learns, on the CPU, too, to the same bits, for tests: from a replay that is "resident" on the
+                device, or "staged" from the host. "": on the CPU neither; on a GPU resident, but for what `release` asks.
         """
         self.device = require(device)
         if not spec.actions:
@@ -130,11 +133,14 @@ class Agent:
                 f"augment needs uint8 frames [height, width], got {spec.frame_dtype} {list(spec.frame_shape)}"
             )
         self.config, self.spec, self._dtype = config, spec, DTYPES[config.dtype]
-        self.replay = Replay(
+        if not feed and self.device.type == "cuda":
+            feed = "resident" if config.release == Release() else "staged"
+        self._graphed = bool(feed)
+        replay = partial(DeviceReplay, device=self.device) if feed == "resident" else Replay
+        self.replay: Any = replay(
             spec, config.capacity, streams, config.max_n, config.spr_steps + config.release.mask, config.alpha,
             Stream(seed, "replay"),
         )  # fmt: skip
-        self._graphed = graphed or self.device.type == "cuda"
         self._noise, self._augment = self._stream(seed, "noise"), self._stream(seed, "augment")
         self._reset_draws = Stream(seed, "reset")
         self.support = support_of(config).to(self.device)
@@ -163,11 +169,11 @@ class Agent:
         self._steps = 0  # agent steps observed
         self._cycle = 0  # gradient steps since the last reset
         self._next_copy = config.target_period  # agent step after whose updates the target is copied
-        self._launches = self._as_launches() if self._graphed else None
+        self.launches = self._as_launches() if self._graphed else None
 
     def _stream(self, seed: int, name: str) -> Any:
         """A Stream, or its twin that draws on the device."""
-        return DeviceStream(seed, name, device=self.device) if self._graphed else Stream(seed, name)
+        return DeviceStream(Stream(seed, name), self.device) if self._graphed else Stream(seed, name)
 
     def _net(self, dtype: torch.dtype) -> Net:
         return placed(Net(self.config, self.spec, dtype), self.device)
@@ -180,9 +186,16 @@ class Agent:
 
     def _as_launches(self) -> DeviceUpdates:
         config, device = self.config, self.device
-        feed = HostFeed(self._sample, self._write_priorities, self.spec, config.batch, config.spr_steps, device)
         horizon = Horizon(config, device)
-        return DeviceUpdates(config, self.learn, feed, self._augment, horizon, device, pixels=self._pixels)
+        feed: Feed
+        if isinstance(self.replay, DeviceReplay):
+            dtype = self._dtype if self._pixels else None
+            feed = ResidentFeed(self.replay, config.batch, config.spr_steps, horizon.now, dtype)
+        else:
+            feed = HostFeed(
+                self._sample, self._write_priorities, self.spec, config.batch, config.spr_steps, self._dtype, device
+            )
+        return DeviceUpdates(config, self.learn, feed, self._augment, horizon, device)
 
     @property
     def ready(self) -> bool:
@@ -202,7 +215,8 @@ class Agent:
         return {"net": acting, "epsilon": epsilon_at(self._steps, self.config)}
 
     def observe(self, rollouts: list[Rollout]) -> None:
-        self._settle()
+        if self.launches is not None:
+            self.launches.feed.settle()
         # What is due by the steps seen so far, whose updates are done; an evaluation after them came before this.
         if self._resets.due(self._steps):
             self._reset()
@@ -215,8 +229,8 @@ class Agent:
 
     def update(self) -> Metrics:
         """One gradient step on one batch; its new priorities go back to the replay."""
-        if self._launches is not None:
-            return self.updates(1)
+        if self.launches is not None:
+            return self._launched(1)
         batch = self._sample()
         out = self.learn(self.inputs(batch))
         self._cycle += 1
@@ -226,18 +240,21 @@ class Agent:
     @property
     def steps_per_launch(self) -> int:
         """How many gradient steps `updates` can make at the price of one launch."""
-        return 1 if self._launches is None else self._launches.feed.launch
+        return 1 if self.launches is None else self.launches.feed.launch
 
     def updates(self, count: int) -> Metrics:
         """`count` gradient steps on a device: enqueued, not waited for. The metrics are the last one's, and live: a later step
         overwrites them."""
-        assert self._launches is not None
+        return self._launched(count)
+
+    def _launched(self, count: int) -> Metrics:
+        assert self.launches is not None
         while count:
             steps = min(count, self.steps_per_launch)
-            self._launches.launch(steps)
+            self.launches.launch(steps)
             self._cycle += steps
             count -= steps
-        return self._metrics(self._launches.metrics)
+        return self._metrics(self.launches.metrics)
 
     def learn(self, x: Inputs) -> Losses:
         """What a gradient step does to the networks."""
@@ -320,17 +337,14 @@ class Agent:
 
     def _begin_cycle(self, cycle: int) -> None:
         self._cycle = cycle
-        if self._launches is not None:
-            self._launches.horizon.cycle.fill_(cycle)
-
-    def _settle(self) -> None:
-        """Priorities that are on their way from the device reach the replay."""
-        if self._launches is not None:
-            self._launches.feed.settle()
+        if self.launches is not None:
+            self.launches.horizon.cycle.fill_(cycle)
 
     def state_dict(self) -> State:
         """Copies on the CPU, so that the agent may go on while they are written, and on another device when they are read."""
-        self._settle()
+        if self.launches is not None:
+            self.launches.feed.settle()
+            self.launches.feed.check()
         moments = self._adam.state  # by parameter; empty before the first step
         online = dict(self.master.named_parameters())
         return {
@@ -349,6 +363,8 @@ class Agent:
         }
 
     def load_state_dict(self, state: State) -> None:
+        if self.launches is not None:
+            self.launches.feed.forget()
         self.master.load_state_dict(state["online"])
         self.target_master.load_state_dict(state["target"])
         self._round(self.master, self.online)

@@ -9,15 +9,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rlplatform.agents.spr_config import DTYPES, Config, horizon_at
+from rlplatform.agents.spr_config import Config, horizon_at
 from rlplatform.agents.spr_net import Inputs, Losses, importance_weights
 from rlplatform.device import products
-from rlplatform.device_batches import DeviceBatch, Feed
+from rlplatform.device_augment import augmentation, draw
+from rlplatform.device_batches import Feed
 from rlplatform.device_streams import DeviceStream
 from rlplatform.graphs import Graphed
-from rlplatform.techniques import augment
-
-PRIORITY_EPS = 1e-10  # keeps an item that is learned perfectly drawable
 
 
 class Horizon:
@@ -47,13 +45,12 @@ class DeviceUpdates:
         stream: DeviceStream,
         horizon: Horizon,
         device: torch.device,
-        *,
-        pixels: bool,
     ) -> None:
-        """`learn` is one gradient step; `stream` draws augmentations; `pixels`: observations are bytes [height, width]."""
+        """`learn` is one gradient step; `stream` is what augmentations are drawn from."""
         self.feed, self.horizon = feed, horizon
         self._config, self._learn, self._stream, self._device = config, learn, stream, device
-        self._dtype, self._pixels = DTYPES[config.dtype], pixels
+        images = (config.spr_steps + 2) * config.batch
+        self._augmentation = augmentation(images, device) if config.augment else None
         self._graphs: dict[int, Graphed] = {}  # by steps a launch
         names = ("losses/td_loss", "losses/q_values", *(["losses/spr_loss"] if config.spr_steps else []))
         self.metrics = {name: torch.zeros((), device=device) for name in names}  # of the last step
@@ -70,28 +67,26 @@ class DeviceUpdates:
             def launch() -> None:
                 with products(tf32=self._config.dtype == "tf32"):
                     for _ in range(steps):
-                        self._step()
+                        self.step()
 
             self._graphs[steps] = Graphed(launch, self._device)
         return self._graphs[steps]
 
-    def _step(self) -> None:
+    def step(self) -> None:
         """All of one gradient step that happens on the device."""
-        out = self._learn(self._inputs(self.feed.draw()))
+        out = self._learn(self.inputs())
         self.horizon.cycle.add_(1)
         self.feed.give(out.td)
         for name, value in (("td_loss", out.td.mean()), ("q_values", out.q), ("spr_loss", out.spr)):
             if f"losses/{name}" in self.metrics:
                 self.metrics[f"losses/{name}"].copy_(value)
 
-    def _inputs(self, batch: DeviceBatch) -> Inputs:
+    def inputs(self) -> Inputs:
         """As Agent.inputs."""
-        obs = torch.cat([batch.obs.transpose(0, 1).flatten(0, 1), batch.next_obs])
-        if self._config.augment:
-            obs = augment.apply_on_device(obs, augment.draw_on_device(self._stream, len(obs)), self._dtype)
-        elif self._pixels:
-            obs = obs.to(self._dtype)
+        batch = self.feed.draw()
+        if self._augmentation is not None:
+            draw(self._stream, self._augmentation)
         return Inputs(
-            obs, batch.action.T, batch.n_return, batch.discount, batch.mask.T.float(),
+            self.feed.observations(self._augmentation), batch.action.T, batch.n_return, batch.discount, batch.mask.T.float(),
             importance_weights(batch.priority).float(),
         )  # fmt: skip

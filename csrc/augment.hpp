@@ -6,9 +6,9 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "host_device.hpp"
 
@@ -36,13 +36,14 @@ RLP_HD inline std::uint8_t shifted_pixel(const std::uint8_t* image, const ImageS
 }
 
 // The bits of the bfloat16 nearest to a finite number, ties to even.
-inline std::uint16_t bfloat16_bits(float value) noexcept {
-  const auto bits = std::bit_cast<std::uint32_t>(value);
+RLP_HD inline std::uint16_t bfloat16_bits(float value) noexcept {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);  // not std::bit_cast, which device code may not call
   return static_cast<std::uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
 }
 
-inline void store(float value, float& out) noexcept { out = value; }
-inline void store(float value, std::uint16_t& out) noexcept { out = bfloat16_bits(value); }
+RLP_HD inline void store(float value, float& out) noexcept { out = value; }
+RLP_HD inline void store(float value, std::uint16_t& out) noexcept { out = bfloat16_bits(value); }
 
 // A row: out[x * channels + c] = table[row[c * stride + clamp(x + right)]]. kChannels = 0: known at run time only.
 template <std::int64_t kChannels, typename T>

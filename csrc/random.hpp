@@ -66,26 +66,15 @@ RLP_HD inline float to_unit_open0(std::uint32_t word) noexcept {
   return static_cast<float>((word >> 8) + 1u) * 0x1.0p-24f;
 }
 
-// The (up to four) standard normals of one block, at most `count` of them: Box and Muller in float32, |x| <= 5.77 (24 bits of
-// radius). CPU and GPU differ by the rounding of log, cos and sin alone.
-RLP_HD inline void normals_at(std::uint64_t key, std::uint64_t block, std::size_t count, float* out) noexcept {
+// The four standard normals of a block, by Box and Muller in float32; |x| <= 5.77 (24 bits of radius).
+RLP_HD inline void normals(const Block& block, float (&four)[4]) noexcept {
   constexpr float kTwoPi = 6.283185307179586f;
-  const Block b = philox(key, block);
-  float four[4];
   for (std::size_t pair = 0; pair < 2; ++pair) {
-    const float radius = std::sqrt(-2.0f * std::log(to_unit_open0(b.word[2 * pair])));
-    const float angle = kTwoPi * to_unit_open0(b.word[2 * pair + 1]);
+    const float radius = std::sqrt(-2.0f * std::log(to_unit_open0(block.word[2 * pair])));
+    const float angle = kTwoPi * to_unit_open0(block.word[2 * pair + 1]);
     four[2 * pair] = radius * std::cos(angle);
     four[2 * pair + 1] = radius * std::sin(angle);
   }
-  for (std::size_t j = 0; j < 4 && j < count; ++j) out[j] = four[j];
-}
-
-// The (up to two) numbers in [0, 1) of one block, at most `count` of them.
-RLP_HD inline void uniforms_at(std::uint64_t key, std::uint64_t block, std::size_t count, double* out) noexcept {
-  const Block b = philox(key, block);
-  if (count > 0) out[0] = to_unit(b.word[0], b.word[1]);
-  if (count > 1) out[1] = to_unit(b.word[2], b.word[3]);
 }
 
 // What a consumer owns. Each call takes whole blocks, so that `counter` alone says where the stream stands.
@@ -110,12 +99,20 @@ struct Stream {
 
   // n doubles in [0, 1): ceil(n / 2) blocks.
   RLP_HD void uniform(double* out, std::size_t n) noexcept {
-    for (std::size_t i = 0; i < n; i += 2) uniforms_at(key, counter++, n - i, out + i);
+    for (std::size_t i = 0; i < n; i += 2) {
+      const Block b = philox(key, counter++);
+      out[i] = to_unit(b.word[0], b.word[1]);
+      if (i + 1 < n) out[i + 1] = to_unit(b.word[2], b.word[3]);
+    }
   }
 
   // n standard normals: ceil(n / 4) blocks.
   void normal(float* out, std::size_t n) noexcept {
-    for (std::size_t i = 0; i < n; i += 4) normals_at(key, counter++, n - i, out + i);
+    for (std::size_t i = 0; i < n; i += 4) {
+      float four[4];
+      normals(philox(key, counter++), four);
+      for (std::size_t j = 0; j < 4 && i + j < n; ++j) out[i + j] = four[j];
+    }
   }
 };
 

@@ -11,6 +11,7 @@
 #include <shared_mutex>
 #include <stdexcept>
 
+#include "power.hpp"
 #include "random.hpp"
 #include "ring.hpp"
 #include "sum_tree.hpp"
@@ -135,7 +136,7 @@ class Replay {
     std::vector<double> value(n);
     leaf.reserve(n);
     for (std::size_t j = 0; j < n; ++j) {
-      value[j] = std::pow(priority[j], alpha_);
+      value[j] = power(priority[j], alpha_);
       if (!(priority[j] >= 0.0) || !(value[j] <= kMaxPriority) || !std::isfinite(priority[j]))
         throw std::invalid_argument("priority " + std::to_string(j) + " is " + std::to_string(priority[j]) +
                                     "; it must be >= 0, and its power at most 1e300");

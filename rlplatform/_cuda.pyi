@@ -1,5 +1,4 @@
-# CUDA kernels; absent where nvcc was not found at build time. Addresses are of device memory, row-major; float32
-# where nothing else is said.
+# CUDA kernels; absent where nvcc was not found at build time. Addresses are of device memory, float32, row-major.
 
 from typing import TypedDict
 
@@ -30,5 +29,99 @@ def vtrace(
     device: int,
     stream: int,
 ) -> None: ...
-def normal(state: int, n: int, out: int, device: int, stream: int) -> None: ...
-def uniform(state: int, n: int, out: int, device: int, stream: int) -> None: ...
+
+class DeviceBatch:
+    def __init__(
+        self,
+        batch: int,
+        k: int,
+        action: int,
+        reward: int,
+        terminated: int,
+        mask: int,
+        n_return: int,
+        discount: int,
+        index: int,
+        priority: int,
+        source: int,
+    ) -> None: ...
+
+class ReplayKernels:
+    def __init__(
+        self,
+        frame_bytes: int,
+        action_bytes: int,
+        stack: int,
+        streams: int,
+        per_stream: int,
+        max_n: int,
+        max_k: int,
+        alpha: float,
+        actions: int,
+        frame_float: int,
+        frame: int,
+        action: int,
+        reward: int,
+        bits: int,
+        priority: int,
+        eligible: int,
+        claim: int,
+        count: int,
+        before: int,
+        tree: int,
+        base: int,
+        scalars: int,
+    ) -> None: ...
+    def touched(self, steps: int) -> int: ...
+    def add(
+        self,
+        steps: int,
+        envs: int,
+        first_env: int,
+        frame: int,
+        first: int,
+        action: int,
+        reward: int,
+        terminated: int,
+        truncated: int,
+        finals: int,
+        final_frame: int,
+        final_at: int,
+        seq: int,
+        leaf: int,
+        device: int,
+        stream: int,
+    ) -> None: ...
+    def settle_all(self, leaf: int, device: int, stream: int) -> None: ...
+    def sample(self, out: DeviceBatch, device: int, stream: int) -> None: ...
+    def gather(self, index: int, out: DeviceBatch, device: int, stream: int) -> None: ...
+    def update_priority(
+        self, index: int, priority: int, single: bool, n: int, leaf: int, device: int, stream: int
+    ) -> None: ...
+    def stack(self, batch: DeviceBatch, obs: int, next_obs: int, device: int, stream: int) -> None: ...
+    def shift_images(
+        self,
+        batch: DeviceBatch,
+        height: int,
+        width: int,
+        shift: int,
+        intensity: int,
+        single: bool,
+        out: int,
+        device: int,
+        stream: int,
+    ) -> None: ...
+
+def draw_normals(state: int, n: int, out: int, device: int, stream: int) -> None: ...
+def draw_uniforms(state: int, n: int, out: int, device: int, stream: int) -> None: ...
+def draw_augmentation(
+    state: int,
+    images: int,
+    pad: int,
+    scale: float,
+    cut: float,
+    shift: int,
+    intensity: int,
+    device: int,
+    stream: int,
+) -> None: ...

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from rlplatform import _core
+from rlplatform.kernels import module
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -30,9 +29,9 @@ def require(name: str) -> torch.device:
         why = "torch sees no GPU" if torch.backends.cuda.is_built() else "torch was built without CUDA"
         raise ValueError(f"device={name} cannot be had here: {why}; `rlplatform doctor` says more")
     if int(number or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device={name} cannot be had here: there are {torch.cuda.device_count()} GPUs")
+        raise ValueError(f"device={name} cannot be had here: torch counts {torch.cuda.device_count()} from 0")
     try:
-        kernels()
+        module(torch.device("cuda"))
     except RuntimeError as error:
         raise ValueError(f"device={name} cannot be had here: {error}") from error
     return torch.device("cuda", int(number) if colon else torch.cuda.current_device())
@@ -44,27 +43,6 @@ def placed(net: Module, device: torch.device) -> Module:
         return net
     net.to(device=device)
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # torch's stub lacks it
-
-
-def kernels() -> ModuleType:
-    """The extension module _cuda.
-
-    Raises:
-        RuntimeError: it was not built.
-    """
-    try:
-        from rlplatform import _cuda  # built only where nvcc was found, needed only here
-    except ImportError as error:
-        raise RuntimeError(
-            f"this installation has no CUDA kernels ({_core.build()['cuda']}); "
-            "install again with nvcc on PATH: pip install . -C cmake.define.RLP_CUDA=ON"
-        ) from error
-    return _cuda
-
-
-def queue(tensor: Tensor) -> tuple[int, int]:
-    """What a kernel is launched on: the number of the tensor's GPU, and the address of torch's current stream there."""
-    return tensor.get_device(), torch.cuda.current_stream(tensor.device).cuda_stream
 
 
 @contextmanager

@@ -1,39 +1,39 @@
 """Random streams whose draws are tensors, made on the device where they are used."""
 
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlplatform import _core
-from rlplatform.device import kernels, queue
+from rlplatform.kernels import module, numbered, queue
 from rlplatform.streams import Stream
 from rlplatform.types import State
 
-WORD = 2**64
-
 
 class DeviceStream:
-    """Stream on a device: the same key, the same blocks, tensors for arrays.
+    """A `Stream` whose key and counter are on the device: kernels draw from it and move it on, so that a captured graph draws
+    anew each time it runs.
 
-    Key and counter lie on the device at one address, and drawing moves the counter there, so that a captured graph draws
-    anew at every launch. uniform() and integers() agree with Stream to the bit; normal() to 1e-6 on a GPU (the rounding of
-    log, cos and sin at up to 5.77) and to the bit on the CPU. Nothing here waits for the device but the two state functions.
+    The same key, the same blocks, tensors for arrays: uniform() and integers() agree with Stream to the bit, normal() to 1e-6
+    on a GPU (the rounding of log, cos and sin at up to 5.77) and to the bit on the CPU. Drawing does not wait for the device.
     """
 
-    def __init__(self, seed: int, name: str, index: int = 0, *, device: torch.device) -> None:
-        """As Stream(seed, name, index)."""
-        self.state = torch.zeros(2, dtype=torch.int64, device=device)  # key and counter, as two's complement
-        self.load_state_dict(Stream(seed, name, index).state_dict())
+    def __init__(self, stream: Stream, device: torch.device | str = "cuda") -> None:
+        """Goes on where `stream` stands, which stays there."""
+        self.state = torch.empty(2, dtype=torch.int64, device=numbered(device))  # key, counter
+        self.load_state_dict(stream.state_dict())
 
     def uniform(self, *shape: int) -> Tensor:
         """Independent draws from [0, 1), float64."""
-        return self._draw("uniform", torch.float64, 2, shape)
+        out = torch.empty(prod(shape), dtype=torch.float64, device=self.state.device)
+        module(out.device).draw_uniforms(self.state.data_ptr(), len(out), out.data_ptr(), *queue(out.device))
+        return out.reshape(shape)
 
     def normal(self, *shape: int) -> Tensor:
         """Independent standard normals, float32."""
-        return self._draw("normal", torch.float32, 4, shape)
+        out = torch.empty(prod(shape), dtype=torch.float32, device=self.state.device)
+        module(out.device).draw_normals(self.state.data_ptr(), len(out), out.data_ptr(), *queue(out.device))
+        return out.reshape(shape)
 
     def integers(self, bound: int, *shape: int) -> Tensor:
         """Independent draws from {0, ..., bound - 1}, int64, for bound <= 2^31."""
@@ -41,27 +41,16 @@ class DeviceStream:
             raise ValueError(f"bound must be in [1, 2^31], got {bound}")
         return (self.uniform(*shape) * bound).long()
 
-    def _draw(self, kind: str, dtype: torch.dtype, per_block: int, shape: tuple[int, ...]) -> Tensor:
-        n = prod(shape)
-        if self.state.is_cuda:
-            out = torch.empty(n, dtype=dtype, device=self.state.device)
-            getattr(kernels(), kind)(self.state.data_ptr(), n, out.data_ptr(), *queue(out))
-        else:
-            array: Any = getattr(_core, kind)(*self._words(), n)
-            out = torch.from_numpy(array)
-        self.state[1].add_(-(-n // per_block))  # behind the draw, in the order of the device's stream
-        return out.reshape(shape)
-
-    def _words(self) -> tuple[int, int]:
-        key, counter = self.state.tolist()
-        return key % WORD, counter % WORD
-
     def state_dict(self) -> State:
-        """As Stream's."""
-        key, counter = self._words()
-        return {"key": key, "counter": counter}
+        """As of a `Stream`. Waits for the device."""
+        key, counter = self.state.tolist()
+        return {"key": key % 2**64, "counter": counter % 2**64}
 
     def load_state_dict(self, state: State) -> None:
         """In place: a graph that draws from here goes on from this state."""
-        words = [(int(state[name]) + WORD // 2) % WORD - WORD // 2 for name in ("key", "counter")]
-        self.state.copy_(torch.tensor(words, dtype=torch.int64))
+        self.state.copy_(torch.tensor([signed(int(state["key"])), signed(int(state["counter"]))]))
+
+
+def signed(number: int) -> int:
+    """An unsigned number of 64 bits as the int64 of the same bits."""
+    return number - 2**64 if number >= 2**63 else number

@@ -4,20 +4,15 @@ Frames are stored once; observations are stacked when they are read. What is dra
 the priorities and of the stream alone.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from rlplatform import _core, segments
-from rlplatform.segments import Layout, Segment, SegmentError
+from rlplatform import _core, replay_files
+from rlplatform.replay_files import ReplayFiles
 from rlplatform.streams import Stream
 from rlplatform.types import Array, Rollout, Spec, State
-
-FORMAT = "rlplatform replay 1"
 
 
 class Batch(NamedTuple):
@@ -79,8 +74,7 @@ class Replay:
         self._per_stream = -(-capacity // max(streams, 1))
         self._path = path
         self._core = self._empty()
-        self._folder: Path | None = None  # where the segments of the last save or load lie
-        self._segments: list[Segment] = []
+        self._files = ReplayFiles(spec, streams, self._per_stream, max_n, max_k, self.alpha)
 
     @property
     def capacity(self) -> int:
@@ -170,22 +164,10 @@ class Replay:
         Raises:
             OSError: where the file cannot be written; nothing is left behind, and earlier checkpoints stay good.
         """
-        folder, counts = Path(folder), self._core.counts()
-        oldest = np.maximum(0, counts - self._per_stream)
-        kept = [s for s in self._segments if (np.array(s.end) > oldest).any()]
-        if folder != self._folder or not all((folder / s.name).is_file() for s in kept):
-            kept = []  # elsewhere, or somebody cleaned up: begin anew
-        begin = np.maximum(oldest, kept[-1].end) if kept else oldest
-        if (begin < counts).any():
-            layout = self._layout()
-            kept.append(segments.write(folder, layout, begin.tolist(), counts.tolist(), self._core.read_slots))
-        self._folder, self._segments = folder, kept
+        counts = self._core.counts()
         filled = min(int(counts.max()), self._per_stream)
         return {
-            "format": FORMAT,
-            "identity": {**self._layout().identity, "max_n": self.max_n, "max_k": self.max_k, "alpha": self.alpha},
-            "counts": counts,
-            "segments": [s.as_state() for s in kept],
+            **self._files.save(Path(folder), counts, self._core.read_slots),
             "priority": self._core.priorities()[:, :filled].copy(),
             "max_priority": self.max_priority,
             "stream": dict(self.stream.state_dict()),
@@ -199,52 +181,24 @@ class Replay:
             SegmentError: (a ValueError) where the manifest or a file is missing, damaged, or of a replay with another
                 spec, capacity, number of streams, max_n, max_k or alpha.
         """
-        folder, layout = Path(folder), self._layout()
-        if state.get("format") != FORMAT:
-            raise SegmentError(f"the replay's manifest is {state.get('format')!r}, this program reads {FORMAT!r}")
-        identity = {**layout.identity, "max_n": self.max_n, "max_k": self.max_k, "alpha": self.alpha}
-        segments.refuse_foreign("the checkpoint", state.get("identity"), identity)
-        counts, kept = np.array(state["counts"], np.int64), [Segment(**s) for s in state["segments"]]
-        oldest = np.maximum(0, counts - self._per_stream)
-        self._check_cover(kept, oldest, counts)
+        checkpoint = self._files.open(Path(folder), state)
         priority = np.zeros((self.streams, self._per_stream))
         priority[:, : state["priority"].shape[1]] = state["priority"]
         stream = Stream(0, "replay")
         stream.load_state_dict(state["stream"])
         # What is written into a replay that never held a slot cannot be seen before restore().
         core = self._empty() if self._core.counts().any() else self._core
-        for segment in kept:
-            for i, first, slots in segments.blocks(folder, layout, segment):
-                live = max(0, int(oldest[i]) - first)
-                core.write_slots(i, first + live, *(field[live:] for field in slots))
-        core.restore(counts, priority, state["max_priority"])
+        for i, first, slots in self._files.blocks(checkpoint):
+            core.write_slots(i, first, *slots)
+        core.restore(checkpoint.counts, priority, state["max_priority"])
         self.stream.load_state_dict(stream.state_dict())
-        self._core, self._folder, self._segments = core, folder, kept
+        self._core = core
+        self._files.adopt(checkpoint)
 
     @staticmethod
     def segments(state: State) -> list[str]:
         """Names of the files that a manifest needs."""
-        return [s["name"] for s in state["segments"]]
-
-    def _check_cover(self, kept: list[Segment], oldest: Array, counts: Array) -> None:
-        """The segments follow each other, from the oldest slot that is needed to the newest."""
-        if len(counts) != self.streams or any(len(s.begin) != self.streams or len(s.end) != self.streams for s in kept):
-            raise SegmentError(f"the checkpoint's manifest is damaged: it is not of {self.streams} streams")
-        reached = oldest
-        for s in kept:
-            if (np.array(s.begin) > reached).any() or (np.array(s.end) < s.begin).any():
-                raise SegmentError(f"the checkpoint's manifest is damaged: slots are missing before {s.name}")
-            reached = np.maximum(reached, s.end)
-        if (reached != counts).any():
-            raise SegmentError("the checkpoint's manifest is damaged: its segments do not reach the newest slots")
-
-    def _layout(self) -> Layout:
-        spec = self.spec
-        identity: Mapping[str, Any] = {**asdict(spec), "streams": self.streams, "slots per stream": self._per_stream}
-        return Layout(
-            json.loads(json.dumps(identity)),  # as it will be read: lists for tuples
-            spec.frame_shape, spec.frame_dtype, spec.action_shape, spec.action_dtype,
-        )  # fmt: skip
+        return replay_files.names(state)
 
     def _empty(self) -> _core.Replay:
         spec = self.spec

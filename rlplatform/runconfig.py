@@ -132,9 +132,7 @@ def make_agent(config: RunConfig, device: str | None = None) -> Agent:
             raise configs.ConfigError(f"device={device}: {config.agent_class} learns on the CPU alone")
     env = make(config.task, 1, config.seed, 0, config.protocol)  # for its spec: the same on every backend
     try:
-        agent: Agent = agent_class(
-            config.agent, env.spec, config.actors * config.envs, config.seed, **elsewhere
-        )
+        agent: Agent = agent_class(config.agent, env.spec, config.actors * config.envs, config.seed, **elsewhere)
     finally:
         env.close()
     return agent

@@ -10,13 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = {  # who: what of ours it may import
-    "rlplatform/techniques": {
-        "rlplatform.techniques",
-        "rlplatform.types",
-        "rlplatform.streams",
-        "rlplatform.device_streams",
-        "rlplatform._core",
-    },
+    "rlplatform/techniques": {"rlplatform.techniques", "rlplatform.types", "rlplatform.streams", "rlplatform._core"},
     "rlplatform": {"rlplatform"},
     "envs": {"rlplatform", "rlplatform.envs"},
     "agents": {"rlplatform", "rlplatform.agents"},

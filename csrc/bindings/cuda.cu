@@ -7,11 +7,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "cuda/random.cuh"
 #include "cuda/returns.cuh"
-
-namespace py = pybind11;
-using namespace pybind11::literals;
+#include "cuda_common.hpp"
 
 namespace {
 
@@ -89,22 +86,6 @@ PYBIND11_MODULE(_cuda, m) {
       },
       "value"_a, "reward"_a, "discount"_a, "rho"_a, "rho_bar"_a, "c_bar"_a, "lambda_"_a, "T"_a, "B"_a, "target"_a,
       "device"_a, "stream"_a, py::call_guard<py::gil_scoped_release>(), "Enqueue V-trace targets.");
-  m.def(
-      "normal",
-      [](std::uintptr_t state, std::size_t n, std::uintptr_t out, int device, std::uintptr_t stream) {
-        const On on(device);
-        check(rlp::cuda::normal(reinterpret_cast<const std::uint64_t*>(state), n, output(out), stream_at(stream)), "normal");
-      },
-      "state"_a, "n"_a, "out"_a, "device"_a, "stream"_a, py::call_guard<py::gil_scoped_release>(),
-      "Enqueue n standard normals, float32, of the stream whose key and counter lie at state; the counter stays.");
-  m.def(
-      "uniform",
-      [](std::uintptr_t state, std::size_t n, std::uintptr_t out, int device, std::uintptr_t stream) {
-        const On on(device);
-        check(rlp::cuda::uniform(reinterpret_cast<const std::uint64_t*>(state), n, reinterpret_cast<double*>(out),
-                                 stream_at(stream)),
-              "uniform");
-      },
-      "state"_a, "n"_a, "out"_a, "device"_a, "stream"_a, py::call_guard<py::gil_scoped_release>(),
-      "Enqueue n doubles in [0, 1) of the stream whose key and counter lie at state; the counter stays.");
+  bind_cuda_random(m);
+  bind_cuda_replay(m);
 }

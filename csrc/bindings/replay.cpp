@@ -60,6 +60,25 @@ void check_finite(const py::array& array, const char* name) {
   if (array.itemsize() == 8) scan(read<double>(array));
 }
 
+// What no replay can be, wherever its memory is.
+void check_sizes(const Shape& frame_shape, const Shape& action_shape, py::ssize_t stack, py::ssize_t streams,
+                 py::ssize_t per_stream, std::int64_t max_n, std::int64_t max_k, double alpha) {
+  const auto need = [](bool holds, const std::string& what) {
+    if (!holds) throw py::value_error(what);
+  };
+  need(product(frame_shape) > 0, "frame_shape must be positive, got " + show(frame_shape));
+  need(product(action_shape) > 0, "action_shape must be positive, got " + show(action_shape));
+  need(stack >= 1, "stack must be >= 1, got " + std::to_string(stack));
+  need(streams >= 1, "streams must be >= 1, got " + std::to_string(streams));
+  need(1 <= max_n && max_n < 1 << 20, "max_n must be in [1, 2^20), got " + std::to_string(max_n));
+  need(0 <= max_k && max_k < 1 << 20, "max_k must be in [0, 2^20), got " + std::to_string(max_k));
+  need(alpha >= 0.0 && std::isfinite(alpha), "alpha must be finite and >= 0, got " + std::to_string(alpha));
+  const std::int64_t least = rlp::Replay::least_slots(stack, {max_n, max_k});
+  need(per_stream >= least, "each stream needs at least " + std::to_string(least) +
+                                " slots for this n, k and stack, got " + std::to_string(per_stream));
+  need(per_stream <= (py::ssize_t{1} << 27) / streams, "at most 2^27 slots in all");
+}
+
 // The replay with the dtypes and shapes that Python sees. All checks are made here or in rlp::Replay before the first
 // write; what loops runs without the GIL.
 class BoundReplay {
@@ -73,21 +92,8 @@ class BoundReplay {
         action_dtype_(std::move(action_dtype)),
         actions_(actions),
         stack_(stack) {
-    const auto need = [](bool holds, const std::string& what) {
-      if (!holds) throw py::value_error(what);
-    };
-    need(product(frame_shape_) > 0, "frame_shape must be positive, got " + show(frame_shape_));
-    need(product(action_shape_) > 0, "action_shape must be positive, got " + show(action_shape_));
-    need(stack >= 1, "stack must be >= 1, got " + std::to_string(stack));
-    need(streams >= 1, "streams must be >= 1, got " + std::to_string(streams));
-    need(1 <= max_n && max_n < 1 << 20, "max_n must be in [1, 2^20), got " + std::to_string(max_n));
-    need(0 <= max_k && max_k < 1 << 20, "max_k must be in [0, 2^20), got " + std::to_string(max_k));
-    need(alpha >= 0.0 && std::isfinite(alpha), "alpha must be finite and >= 0, got " + std::to_string(alpha));
+    check_sizes(frame_shape_, action_shape_, stack, streams, per_stream, max_n, max_k, alpha);
     const rlp::Horizon horizon{max_n, max_k};
-    const std::int64_t least = rlp::Replay::least_slots(stack, horizon);
-    need(per_stream >= least, "each stream needs at least " + std::to_string(least) +
-                                  " slots for this n, k and stack, got " + std::to_string(per_stream));
-    need(per_stream <= (py::ssize_t{1} << 27) / streams, "at most 2^27 slots in all");
     const rlp::RingShape shape{static_cast<std::size_t>(product(frame_shape_) * frame_dtype_.itemsize()),
                                static_cast<std::size_t>(product(action_shape_) * action_dtype_.itemsize()),
                                static_cast<std::size_t>(stack), static_cast<std::size_t>(streams),
@@ -357,4 +363,6 @@ void bind_replay(py::module_& m) {
       .def_property_readonly("can_sample", &BoundReplay::can_sample)
       .def_property_readonly("nbytes", &BoundReplay::nbytes)
       .def_property_readonly("max_priority", &BoundReplay::max_priority);
+  m.def("check_replay", &check_sizes, "frame_shape"_a, "action_shape"_a, "stack"_a, "streams"_a, "per_stream"_a, "max_n"_a,
+        "max_k"_a, "alpha"_a, "Refuse the sizes that no replay can have.");
 }

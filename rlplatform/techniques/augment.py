@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from rlplatform import _core
-from rlplatform.device_streams import DeviceStream
 from rlplatform.streams import Stream
 from rlplatform.types import Array
 
@@ -28,13 +27,6 @@ class Draw(NamedTuple):
     intensity: Array  # [M] float32 in [0.9, 1.1]
 
 
-class DeviceDraw(NamedTuple):
-    """The same as tensors."""
-
-    shift: Tensor  # [M, 2] int64
-    intensity: Tensor  # [M] float32
-
-
 def draw(stream: Stream, images: int) -> Draw:
     """The randomness of one call of `apply`."""
     shift = stream.integers(OFFSETS, images, 2) - PAD
@@ -44,12 +36,6 @@ def draw(stream: Stream, images: int) -> Draw:
 def identity(images: int) -> Draw:
     """No augmentation: `apply` only lays the images out for the network."""
     return Draw(np.zeros((images, 2), np.int64), np.ones(images, np.float32))
-
-
-def draw_on_device(stream: DeviceStream, images: int) -> DeviceDraw:
-    """`draw`, where the stream draws: the same shifts, the same intensities but for the rounding of the normals."""
-    shift = stream.integers(OFFSETS, images, 2) - PAD
-    return DeviceDraw(shift, 1.0 + INTENSITY * stream.normal(images).clamp(-CUT, CUT))
 
 
 def apply(images: list[Array], draw: Draw, dtype: torch.dtype) -> Tensor:
@@ -74,22 +60,3 @@ def apply(images: list[Array], draw: Draw, dtype: torch.dtype) -> Tensor:
         rows = slice(i * batch, (i + 1) * batch)
         _core.shift_images(image, draw.shift[rows], draw.intensity[rows], out[rows])
     return torch.from_numpy(out).view(dtype).permute(0, 3, 1, 2)
-
-
-def apply_on_device(images: Tensor, draw: DeviceDraw, dtype: torch.dtype) -> Tensor:
-    """`apply` in operations of torch, for the device on which the images are: equal to the bit, given an equal draw.
-
-    Args:
-        images: uint8 [M, stack, height, width].
-        draw: for these images, in range: it is not looked at, since that would wait for the device.
-
-    Returns:
-        [M, stack, height, width] of `dtype`, channels last in memory.
-    """
-    count, _, height, width = images.shape
-    device = images.device
-    rows = (torch.arange(height, device=device) + draw.shift[:, :1]).clamp(0, height - 1)
-    columns = (torch.arange(width, device=device) + draw.shift[:, 1:]).clamp(0, width - 1)
-    number = torch.arange(count, device=device)[:, None, None]
-    shifted = images.permute(0, 2, 3, 1)[number, rows[:, :, None], columns[:, None, :]]
-    return (shifted * draw.intensity[:, None, None, None]).to(dtype).permute(0, 3, 1, 2)

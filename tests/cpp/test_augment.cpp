@@ -1,6 +1,7 @@
 // Rows of a shifted image against its pixels one at a time, at every shift that fits, under the sanitizers.
 #include "augment.hpp"
 
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <vector>

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "check.hpp"
+#include "cuda/random.cuh"
 #include "random.hpp"
 
 namespace {
@@ -48,27 +49,25 @@ void known_answer() {
   CHECK(block.word[2] == 0xBC57AC4Cu && block.word[3] == 0x9B00DBD8u);
 }
 
-// The grid of cuda/random.cuh: blocks of 128 threads, each with one Philox block; those past the end write nothing (ASan sees
-// the arrays' exact ends). Run one after another from the last to the first, they write what the stream draws in order.
+// Every thread of cuda/random.cuh makes its own block: in whatever order they run they write what the stream draws one after
+// the other, nothing past the end (ASan sees the arrays' exact ends), and the counter moves on once.
 void threads_draw_what_the_stream_draws() {
-  for (const std::uint64_t counter : {std::uint64_t{0}, std::uint64_t{0xFFFFFFFF}, ~std::uint64_t{0}})
-    for (const std::size_t n : {0u, 1u, 2u, 3u, 4u, 5u, 511u, 512u, 513u, 1027u}) {
-      rlp::Stream stream{8, counter};
-      std::vector<float> normals(n), normal(n, std::numeric_limits<float>::quiet_NaN());
-      stream.normal(normals.data(), n);
-      CHECK(stream.counter == counter + (n + 3) / 4);
-      for (std::size_t b = ((n + 3) / 4 + 127) / 128 * 128; b-- > 0;)
-        if (4 * b < n) rlp::normals_at(8, counter + b, n - 4 * b, normal.data() + 4 * b);
-      CHECK(normal == normals);
+  for (const std::uintptr_t order : {0u, 1u, 2u})
+    for (const std::uint64_t counter : {std::uint64_t{0}, std::uint64_t{0xFFFFFFFF}, ~std::uint64_t{0}})
+      for (const std::size_t n : {0u, 1u, 2u, 3u, 4u, 5u, 127u, 128u, 129u, 1027u}) {
+        const rlp::cuda::HostQueue queue(0, order);
+        rlp::Stream stream{8, counter};
+        rlp::cuda::DeviceStream state{8, counter};
+        std::vector<float> normals(n), normal(n, std::numeric_limits<float>::quiet_NaN());
+        stream.normal(normals.data(), n);
+        rlp::cuda::draw(queue, rlp::cuda::DrawNormals{&state, n, normal.data()});
+        CHECK(normal == normals && state.counter == stream.counter && state.key == 8);
 
-      stream = {8, counter};
-      std::vector<double> uniforms(n), uniform(n, -1.0);
-      stream.uniform(uniforms.data(), n);
-      CHECK(stream.counter == counter + (n + 1) / 2);
-      for (std::size_t b = ((n + 1) / 2 + 127) / 128 * 128; b-- > 0;)
-        if (2 * b < n) rlp::uniforms_at(8, counter + b, n - 2 * b, uniform.data() + 2 * b);
-      CHECK(uniform == uniforms);
-    }
+        std::vector<double> uniforms(n), uniform(n, -1.0);
+        stream.uniform(uniforms.data(), n);
+        rlp::cuda::draw(queue, rlp::cuda::DrawUniforms{&state, n, uniform.data()});
+        CHECK(uniform == uniforms && state.counter == stream.counter);
+      }
 }
 
 }  // namespace
