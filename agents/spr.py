@@ -16,6 +16,7 @@ docs/agents/der.md and docs/agents/spr.md.
 
 from collections.abc import Mapping
 from functools import partial
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -225,7 +226,7 @@ class Agent:
             self._next_copy = (self._steps // self.config.target_period + 1) * self.config.target_period
         for rollout in rollouts:
             self.replay.add(rollout._replace(reward=rollout.reward.clip(-1.0, 1.0)))
-            self._steps += rollout.reward.size
+            self._steps += prod(rollout.reward.shape)  # of arrays or tensors
 
     def update(self) -> Metrics:
         """One gradient step on one batch; its new priorities go back to the replay."""

@@ -188,7 +188,7 @@ class HostFeed:
             theirs, ours = getattr(drawn, name), getattr(self._out, name)
             if theirs is not ours:
                 np.copyto(ours, theirs, casting="no")
-        self._waiting = drawn.index.copy()
+        self._waiting = drawn.index  # written again by the next draw alone, before which it is settled
         self._upload.send()
 
     def draw(self) -> Drawn:

@@ -283,3 +283,18 @@ def test_a_device_is_not_waited_for_after_every_step_but_now_and_then_and_before
     learner.learn(one)
     with pytest.raises(FloatingPointError, match="losses/td is nan at agent step 5, update 2500"):
         learner.state_dict()
+
+
+def test_a_launch_that_jumps_over_the_moment_is_looked_at() -> None:
+    looked: list[float] = []
+    losses = iter([1.0, 2.0, 3.0, 4.0])
+    agent = SimpleNamespace(
+        ready=True, steps_per_launch=300, observe=lambda _: None, state_dict=dict,
+        updates=lambda _count: {"losses/td": OnDevice(next(losses), looked)},
+    )  # fmt: skip
+    learner = Learner(agent, 300)  # type: ignore[arg-type]
+    one: Any = [SimpleNamespace(reward=np.zeros((1, 1)), episodes=empty_episodes(), version=0)]
+    for _ in range(4):
+        learner.learn(one)
+    assert learner.updates == 1_200
+    assert looked == [4.0]
