@@ -270,6 +270,8 @@ def test_a_policy_whose_weights_move_copies_them_and_one_whose_weights_stay_does
     assert all(p.data_ptr() == live[name].data_ptr() for name, p in subject._net.named_parameters())
     assert acts(subject, agents[1]) == expected[1]
     at = [p.data_ptr() for p in subject._net.parameters()]
+    assert acts(subject, agents[2]) == expected[2]
+    assert [p.data_ptr() for p in subject._net.parameters()] == at
     for agent, actions in zip(agents, expected, strict=True):  # nothing was written into live weights
         assert acts(Policy(config, SPEC, evaluation=False), agent) == actions
     assert acts(subject, agents[0]) == expected[0]
