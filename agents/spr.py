@@ -10,21 +10,41 @@ One algorithm, whose members differ by their Config (agents/presets/*.yaml):
 - SR-SPR (D'Oro et al. 2023): a slowly moving target that acts, replay ratios up to 16, shrink-and-perturb resets;
 - BBF (Schwarzer et al. 2023, arXiv:2305.19452): wider, deeper, weight decay, n and gamma annealed after every reset.
 
-Networks and losses: spr_net.py. Hyper-parameters and schedules: spr_config.py. Deviations from the authors' code:
+Networks and losses: spr_net.py. Hyper-parameters and schedules: spr_config.py. Updates on a GPU: spr_device.py. Deviations from the authors' code:
 docs/agents/der.md and docs/agents/spr.md.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from functools import partial
+from math import prod
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlplatform.agents import spr_release
-from rlplatform.agents.spr_config import DTYPES, Config, epsilon_at, horizon_at
-from rlplatform.agents.spr_net import Inputs, Net, importance_weights, losses, q_values, support_of
+from rlplatform.agents.spr_config import DTYPES, Config, Release, epsilon_at, horizon_at
+from rlplatform.agents.spr_device import DeviceUpdates, Horizon
+from rlplatform.agents.spr_net import (
+    Inputs,
+    Losses,
+    Net,
+    NetNoise,
+    flattened,
+    importance_weights,
+    losses,
+    q_values,
+    support_of,
+    unflattened,
+)  # fmt: skip
+from rlplatform.device import CPU, placed, products, require
+from rlplatform.device_batches import PRIORITY_EPS, Feed, HostFeed, ResidentFeed
+from rlplatform.device_call import DeviceCall
+from rlplatform.device_replay import DeviceReplay
+from rlplatform.device_streams import DeviceStream
 from rlplatform.replay import Batch, Replay
+from rlplatform.staging import Field, field_of
 from rlplatform.streams import Stream
 from rlplatform.techniques import augment, resets
 from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
@@ -33,16 +53,33 @@ from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
 class Policy:
     """Epsilon-greedy on the mean return, with noisy layers in training and their mean weights in evaluation."""
 
-    def __init__(self, config: Config, spec: Spec, *, evaluation: bool) -> None:
+    def __init__(
+        self, config: Config, spec: Spec, *, evaluation: bool, device: torch.device = CPU, graphed: bool = False
+    ) -> None:
+        """`graphed`: act as on a GPU, on the CPU, too; for tests."""
         self._config, self._actions, self._evaluation = config, spec.actions, evaluation
-        self._net = Net(config, spec, DTYPES[config.dtype], acting=True).requires_grad_(False)
-        self._support = support_of(config)
+        self._net = placed(Net(config, spec, DTYPES[config.dtype], acting=True), device).requires_grad_(False)
+        self._support = support_of(config).to(device)
         self._epsilon = 1.0
+        self._device, self._graphed = device, graphed or device.type == "cuda"
+        self._calls: dict[int, DeviceCall] = {}  # the network as a graph, by number of environments
+        self._owns = False  # whether `load` copies
 
     def load(self, weights: Weights) -> None:
-        """Take over the tensors of Agent.weights() without a copy: later changes in place are seen."""
-        for name, parameter in self._net.named_parameters():
-            parameter.data = weights["net"][name]
+        """Take over the tensors of Agent.weights() without a copy: later changes in place are seen. Graphs keep addresses:
+        where others come than the captured ones, their values are copied from then on."""
+        parameters, given = dict(self._net.named_parameters()), weights["net"]
+        if self._owns:
+            for name, parameter in parameters.items():
+                parameter.copy_(given[name])
+        elif not self._calls:
+            for name, parameter in parameters.items():
+                parameter.data = given[name].to(self._device)
+        elif any(p.data_ptr() != given[name].data_ptr() for name, p in parameters.items()):
+            for name, parameter in parameters.items():
+                parameter.data = given[name].to(self._device, copy=True)
+            self._calls.clear()
+            self._owns = True
         self._epsilon = self._config.epsilon_eval if self._evaluation else weights["epsilon"]
 
     @torch.inference_mode()
@@ -52,9 +89,23 @@ class Policy:
         action = stream.integers(self._actions, len(obs))
         if not explore.all():
             noise = None if self._evaluation else self._net.noise(stream)
-            greedy = q_values(self._net(torch.from_numpy(obs), noise), self._support).argmax(1).numpy()
-            action = np.where(explore, action, greedy)
+            action = np.where(explore, action, self._greedy(torch.from_numpy(obs), noise))
         return action, {}
+
+    def _greedy(self, obs: Tensor, noise: NetNoise | None) -> Array:
+        """[N] int64."""
+        if not self._graphed:
+            best: Array = self._best(obs, *flattened(noise)).numpy()
+            return best
+        inputs = (obs, *flattened(noise))
+        if len(obs) not in self._calls:
+            output = Field((len(obs),), torch.int64)
+            self._calls[len(obs)] = DeviceCall(self._best, [field_of(x) for x in inputs], output, self._device)
+        return self._calls[len(obs)](*inputs)
+
+    def _best(self, obs: Tensor, *noise: Tensor) -> Tensor:
+        with products(tf32=self._config.dtype == "tf32"):
+            return q_values(self._net(obs, unflattened(noise)), self._support).argmax(1)
 
 
 class Agent:
@@ -62,13 +113,19 @@ class Agent:
 
     config_class: ClassVar[type[Config]] = Config
 
-    def __init__(self, config: Config, spec: Spec, streams: int, seed: int) -> None:
+    def __init__(
+        self, config: Config, spec: Spec, streams: int, seed: int, device: str = "cpu", *, feed: str = ""
+    ) -> None:
         """A newly initialised agent.
 
         Args:
             streams: environments whose rollouts `observe` will see.
             seed: of the run; names the streams "init", "noise", "augment", "reset" and "replay".
+            device: where it learns and acts: "cpu", "cuda" or "cuda:N".
+            feed: how a GPU learns, on the CPU, too, to the same bits, for tests: from a replay that is "resident" on the
+                device, or "staged" from the host. "": on the CPU neither; on a GPU resident, but for what `release` asks.
         """
+        self.device = require(device)
         if not spec.actions:
             raise ValueError("this agent needs discrete actions")
         self._pixels = spec.frame_dtype == "uint8" and len(spec.frame_shape) == 2
@@ -77,21 +134,24 @@ class Agent:
                 f"augment needs uint8 frames [height, width], got {spec.frame_dtype} {list(spec.frame_shape)}"
             )
         self.config, self.spec, self._dtype = config, spec, DTYPES[config.dtype]
-        self.replay = Replay(
+        if not feed and self.device.type == "cuda":
+            feed = "resident" if config.release == Release() else "staged"
+        self._graphed = bool(feed)
+        replay = partial(DeviceReplay, device=self.device) if feed == "resident" else Replay
+        self.replay: Any = replay(
             spec, config.capacity, streams, config.max_n, config.spr_steps + config.release.mask, config.alpha,
             Stream(seed, "replay"),
         )  # fmt: skip
-        self._noise, self._augment = Stream(seed, "noise"), Stream(seed, "augment")
+        self._noise, self._augment = self._stream(seed, "noise"), self._stream(seed, "augment")
         self._reset_draws = Stream(seed, "reset")
-        self.support = support_of(config)
-        self.master = Net(config, spec, torch.float32)  # what the optimiser moves
-        self.master.init_(Stream(seed, "init"))
+        self.support = support_of(config).to(self.device)
+        self.master = self._fresh(Stream(seed, "init"))  # what the optimiser moves
         resets.check_names(self.master, config.reset)
         half = self._dtype != torch.float32
-        self.online = Net(config, spec, self._dtype) if half else self.master  # what is evaluated
-        self.target = Net(config, spec, self._dtype).requires_grad_(False)
+        self.online = self._net(self._dtype) if half else self.master  # what is evaluated
+        self.target = self._net(self._dtype).requires_grad_(False)
         # A small step towards float32 weights would be lost between two neighbouring numbers of bfloat16.
-        self.target_master = Net(config, spec, torch.float32).requires_grad_(False) if half else self.target
+        self.target_master = self._net(torch.float32).requires_grad_(False) if half else self.target
         for parameter in self.master.parameters():
             parameter.grad = torch.zeros_like(parameter)
         self._adam = torch.optim.AdamW(
@@ -102,6 +162,7 @@ class Agent:
             config.learning_rate,
             eps=config.adam_eps,
             fused=True,
+            capturable=self.device.type == "cuda",
         )
         self._round(self.master, self.online)
         self._copy_to_target()
@@ -109,16 +170,43 @@ class Agent:
         self._steps = 0  # agent steps observed
         self._cycle = 0  # gradient steps since the last reset
         self._next_copy = config.target_period  # agent step after whose updates the target is copied
+        self.launches = self._as_launches() if self._graphed else None
+
+    def _stream(self, seed: int, name: str) -> Any:
+        """A Stream, or its twin that draws on the device."""
+        return DeviceStream(Stream(seed, name), self.device) if self._graphed else Stream(seed, name)
+
+    def _net(self, dtype: torch.dtype) -> Net:
+        return placed(Net(self.config, self.spec, dtype), self.device)
+
+    def _fresh(self, stream: Stream) -> Net:
+        """A newly initialised network in float32."""
+        net = Net(self.config, self.spec, torch.float32)
+        net.init_(stream)
+        return placed(net, self.device)
+
+    def _as_launches(self) -> DeviceUpdates:
+        config, device = self.config, self.device
+        horizon = Horizon(config, device)
+        feed: Feed
+        if isinstance(self.replay, DeviceReplay):
+            dtype = self._dtype if self._pixels else None
+            feed = ResidentFeed(self.replay, config.batch, config.spr_steps, horizon.now, dtype)
+        else:
+            feed = HostFeed(
+                self._sample, self._write_priorities, self.spec, config.batch, config.spr_steps, self._dtype, device
+            )
+        return DeviceUpdates(config, self.learn, feed, self._augment, horizon, device)
 
     @property
     def ready(self) -> bool:
         return self._steps > self.config.min_replay and self.replay.can_sample
 
     def policy(self) -> Policy:
-        return Policy(self.config, self.spec, evaluation=False)
+        return Policy(self.config, self.spec, evaluation=False, device=self.device, graphed=self._graphed)
 
     def eval_policy(self) -> Policy:
-        return Policy(self.config, self.spec, evaluation=True)
+        return Policy(self.config, self.spec, evaluation=True, device=self.device, graphed=self._graphed)
 
     def weights(self) -> Weights:
         net = self.target if self.config.act_with_target else self.online
@@ -128,6 +216,8 @@ class Agent:
         return {"net": acting, "epsilon": epsilon_at(self._steps, self.config)}
 
     def observe(self, rollouts: list[Rollout]) -> None:
+        if self.launches is not None:
+            self.launches.feed.settle()
         # What is due by the steps seen so far, whose updates are done; an evaluation after them came before this.
         if self._resets.due(self._steps):
             self._reset()
@@ -136,26 +226,59 @@ class Agent:
             self._next_copy = (self._steps // self.config.target_period + 1) * self.config.target_period
         for rollout in rollouts:
             self.replay.add(rollout._replace(reward=rollout.reward.clip(-1.0, 1.0)))
-            self._steps += rollout.reward.size
+            self._steps += prod(rollout.reward.shape)  # of arrays or tensors
 
     def update(self) -> Metrics:
         """One gradient step on one batch; its new priorities go back to the replay."""
-        config = self.config
-        n, gamma = horizon_at(self._cycle, config)
-        batch = spr_release.sample(self.replay, config, n, gamma)
-        noise, next_noise = self.online.noise(self._noise), self.online.noise(self._noise)
-        out = losses(self.online, self.target, self.inputs(batch), noise, next_noise, self.support, config.spr_weight)
-        self._step(out.total)
+        if self.launches is not None:
+            return self._launched(1)
+        batch = self._sample()
+        out = self.learn(self.inputs(batch))
         self._cycle += 1
-        self._write_priorities(batch.index, out.td.double().numpy() + 1e-10)
-        metrics = {"losses/td_loss": out.td.mean(), "losses/q_values": out.q}
-        if config.spr_steps:
-            metrics["losses/spr_loss"] = out.spr
+        self._write_priorities(batch.index, out.td.numpy())
+        return self._metrics({"losses/td_loss": out.td.mean(), "losses/q_values": out.q, "losses/spr_loss": out.spr})
+
+    @property
+    def steps_per_launch(self) -> int:
+        """How many gradient steps `updates` can make at the price of one launch."""
+        return 1 if self.launches is None else self.launches.feed.launch
+
+    def updates(self, count: int) -> Metrics:
+        """`count` gradient steps on a device: enqueued, not waited for. The metrics are the last one's, and live: a later step
+        overwrites them."""
+        return self._launched(count)
+
+    def _launched(self, count: int) -> Metrics:
+        assert self.launches is not None
+        while count:
+            steps = min(count, self.steps_per_launch)
+            self.launches.launch(steps)
+            self._cycle += steps
+            count -= steps
+        return self._metrics(self.launches.metrics)
+
+    def learn(self, x: Inputs) -> Losses:
+        """What a gradient step does to the networks."""
+        noise, next_noise = self.online.noise(self._noise), self.online.noise(self._noise)
+        out = losses(self.online, self.target, x, noise, next_noise, self.support, self.config.spr_weight)
+        self._step(out.total)
+        return out
+
+    def _metrics(self, of_losses: Metrics) -> Metrics:
+        """Of the last gradient step."""
+        config, metrics = self.config, dict(of_losses)
+        if not config.spr_steps:
+            metrics.pop("losses/spr_loss", None)
         if config.anneal:
+            n, gamma = horizon_at(self._cycle - 1, config)
             metrics |= {"charts/n": torch.tensor(n), "charts/gamma": torch.tensor(gamma)}
         if config.reset.every:
             metrics |= {"charts/resets": torch.tensor(self._resets.count), "charts/cycle": torch.tensor(self._cycle)}
         return metrics
+
+    def _sample(self, out: Batch | None = None) -> Batch:
+        n, gamma = horizon_at(self._cycle, self.config)
+        return spr_release.sample(self.replay, self.config, n, gamma, out)
 
     def inputs(self, batch: Batch) -> Inputs:
         """The batch as the networks take it, augmented."""
@@ -172,18 +295,21 @@ class Agent:
         )  # fmt: skip
 
     def _write_priorities(self, index: Array, td: Array) -> None:
+        """`td` [B] float32: the TD losses of these items."""
+        if not np.isfinite(td).all():  # of a step on a device, which did not wait to see
+            raise FloatingPointError(f"the loss is {td.mean()} after {self._steps} agent steps")
+        td = td.astype(np.float64) + PRIORITY_EPS
         if self.config.release.priorities:
             index, td = index[:1], td.mean(keepdims=True)
         self.replay.update_priority(index, td)
 
     def _step(self, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
+        if not self._graphed and not torch.isfinite(loss):  # a device is not waited for: see _write_priorities
             raise FloatingPointError(f"the loss is {loss.item()} after {self._steps} agent steps")
         self.online.zero_grad()
         torch.autograd.backward(loss)
         if self.online is not self.master:
-            for to, grad in zip(_gradients(self.master), _gradients(self.online), strict=True):
-                to.copy_(grad)
+            torch._foreach_copy_(_gradients(self.master), _gradients(self.online))
         self._adam.step()
         self._round(self.master, self.online)
         if self.config.target_tau:
@@ -205,22 +331,28 @@ class Agent:
     def _reset(self) -> None:
         """Both networks, each with another random draw, and the optimiser; n and gamma start anew. What was stored stays."""
         for net, rounded in ((self.master, self.online), (self.target_master, self.target)):
-            fresh = Net(self.config, self.spec, torch.float32)
-            fresh.init_(self._reset_draws)
-            resets.apply_(net, fresh, self.config.reset)
+            resets.apply_(net, self._fresh(self._reset_draws), self.config.reset)
             self._round(net, rounded)
         resets.clear_optimizer_(self._adam)
-        self._cycle = 0
+        self._begin_cycle(0)
+
+    def _begin_cycle(self, cycle: int) -> None:
+        self._cycle = cycle
+        if self.launches is not None:
+            self.launches.horizon.cycle.fill_(cycle)
 
     def state_dict(self) -> State:
-        """Copies, so that the agent may go on while they are written."""
+        """Copies on the CPU, so that the agent may go on while they are written, and on another device when they are read."""
+        if self.launches is not None:
+            self.launches.feed.settle()
+            self.launches.feed.check()
         moments = self._adam.state  # by parameter; empty before the first step
         online = dict(self.master.named_parameters())
         return {
-            "online": {name: p.detach().clone() for name, p in online.items()},
-            "target": {name: p.detach().clone() for name, p in self.target_master.named_parameters()},
+            "online": {name: _saved(p) for name, p in online.items()},
+            "target": {name: _saved(p) for name, p in self.target_master.named_parameters()},
             "adam": {
-                name: {key: t.clone() for key, t in moments[p].items()} for name, p in online.items() if p in moments
+                name: {key: _saved(t) for key, t in moments[p].items()} for name, p in online.items() if p in moments
             },
             "noise": self._noise.state_dict(),
             "augment": self._augment.state_dict(),
@@ -232,19 +364,30 @@ class Agent:
         }
 
     def load_state_dict(self, state: State) -> None:
+        if self.launches is not None:
+            self.launches.feed.forget()
         self.master.load_state_dict(state["online"])
         self.target_master.load_state_dict(state["target"])
         self._round(self.master, self.online)
         self._round(self.target_master, self.target)
-        self._adam.state.clear()
         for name, parameter in self.master.named_parameters():
-            if name in state["adam"]:
-                self._adam.state[parameter] = {key: t.clone() for key, t in state["adam"][name].items()}
+            self._load_moments(parameter, state["adam"].get(name, {}))
         self._noise.load_state_dict(state["noise"])
         self._augment.load_state_dict(state["augment"])
         self._reset_draws.load_state_dict(state["reset_draws"])
         self._resets.load_state_dict(state["resets"])
-        self._steps, self._cycle, self._next_copy = int(state["steps"]), int(state["cycle"]), int(state["next_copy"])
+        self._steps, self._next_copy = int(state["steps"]), int(state["next_copy"])
+        self._begin_cycle(int(state["cycle"]))
+
+    def _load_moments(self, parameter: Tensor, saved: Mapping[str, Tensor]) -> None:
+        """In place where there are moments: a graph knows their addresses. None were saved before the first step."""
+        moments = self._adam.state[parameter]
+        if not moments:
+            for key, value in saved.items():
+                like = parameter.detach() if value.shape == parameter.shape else value
+                moments[key] = torch.empty_like(like, dtype=value.dtype, device=self.device)
+        for key, moment in moments.items():
+            moment.copy_(saved[key]) if saved else moment.zero_()
 
 
 def _parameters(net: Net) -> list[Tensor]:
@@ -253,3 +396,7 @@ def _parameters(net: Net) -> list[Tensor]:
 
 def _gradients(net: Net) -> list[Tensor]:
     return [p.grad for p in net.parameters() if p.grad is not None]
+
+
+def _saved(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()

@@ -8,7 +8,7 @@ import torch
 from rlplatform.techniques.resets import ResetConfig
 
 ENCODERS = ("nature", "impala", "minatar", "flatten")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ class Config:
     epsilon_eval: float = 0.001
     reset: ResetConfig = field(default_factory=ResetConfig)  # `every` counts gradient steps
     release: Release = field(default_factory=Release)
-    dtype: str = "float32"  # of forward and backward passes; "bfloat16" keeps float32 weights for the optimiser
+    dtype: str = (
+        "float32"  # of forward and backward passes; "bfloat16" keeps float32 weights for the optimiser; "tf32" is
+    )
+    # float32 whose products a GPU takes in TF32, and a CPU exactly
 
     def __post_init__(self) -> None:
         for name, known in (("encoder", ENCODERS), ("dtype", DTYPES)):

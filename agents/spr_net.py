@@ -8,6 +8,7 @@ import torch.nn.functional as F  # its name everywhere
 from torch import Tensor, nn
 
 from rlplatform.agents.spr_config import Config
+from rlplatform.device_streams import DeviceStream
 from rlplatform.nets import Encoder, Flatten, ImpalaCNN, Linear, MinAtarCNN, NatureCNN, Noise, NoisyLinear, Transition
 from rlplatform.streams import Stream
 from rlplatform.types import Spec
@@ -21,6 +22,18 @@ class NetNoise(NamedTuple):
 
     projection: Noise | None
     head: Noise | None
+
+
+def flattened(noise: NetNoise | None) -> tuple[Tensor, ...]:
+    """The tensors of a noise: four, or none where no layer has any."""
+    if noise is None or noise.projection is None or noise.head is None:
+        return ()
+    return (*noise.projection, *noise.head)
+
+
+def unflattened(noise: tuple[Tensor, ...]) -> NetNoise | None:
+    """What `flattened` was made of."""
+    return NetNoise(Noise(*noise[:2]), Noise(*noise[2:])) if noise else None
 
 
 def encoder(config: Config, spec: Spec) -> Encoder:
@@ -58,7 +71,7 @@ class Net(nn.Module):
         for part in self.children():
             part.init_(stream)  # type: ignore[operator]  # nn.Module hides what its attributes are
 
-    def noise(self, stream: Stream) -> NetNoise:
+    def noise(self, stream: Stream | DeviceStream) -> NetNoise:
         return NetNoise(self.projection.noise(stream), self.head.noise(stream))
 
     def latent(self, obs: Tensor) -> Tensor:
@@ -115,6 +128,11 @@ def q_values(logits: Tensor, support: Tensor) -> Tensor:
     return q
 
 
+def of_actions(logits: Tensor, action: Tensor) -> Tensor:
+    """[B, atoms]: the logits [B, actions, atoms] of one action [B] each."""
+    return logits.gather(1, action[:, None, None].expand(-1, 1, logits.shape[2]))[:, 0]
+
+
 def categorical_projection(prob: Tensor, reward: Tensor, discount: Tensor, support: Tensor) -> Tensor:
     """The distribution of reward + discount * Z on the support of Z: Bellemare et al. 2017 (arXiv:1707.06887), Eq. 7.
 
@@ -137,8 +155,7 @@ def categorical_projection(prob: Tensor, reward: Tensor, discount: Tensor, suppo
 def double_dqn_target(online: Tensor, target: Tensor, reward: Tensor, discount: Tensor, support: Tensor) -> Tensor:
     """Double DQN (van Hasselt et al. 2016) on distributions: the online network's logits [B, actions, atoms] at the bootstrap
     state choose, the target network's say what the choice is worth. [B, atoms]: probabilities, or with 1 atom the value."""
-    best = q_values(online, support).argmax(1)
-    chosen = target[torch.arange(len(best)), best]
+    chosen = of_actions(target, q_values(online, support).argmax(1))
     if len(support) == 1:
         return reward[:, None] + discount[:, None] * chosen
     return categorical_projection(chosen.softmax(-1), reward, discount, support)
@@ -195,9 +212,9 @@ def losses(
         y = double_dqn_target(
             online(x.obs[-size:], next_noise), target.logits(later[-size:], next_noise), x.n_return, x.discount, support
         )
-    chosen = logits[torch.arange(size), x.action[0]]
+    chosen = of_actions(logits, x.action[0])
     td = td_loss(chosen, y)
-    spr = torch.zeros(size)
+    spr = torch.zeros_like(td)
     if k:
         with torch.no_grad():
             ahead = target.project(later[: k * size]).unflatten(0, (k, size))

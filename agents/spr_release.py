@@ -2,13 +2,15 @@
 
 import numpy as np
 
-from rlplatform.agents.spr_config import Config
+from rlplatform.agents.spr_config import Config, Release
 from rlplatform.replay import Batch, Replay
 
 
-def sample(replay: Replay, config: Config, n: int, gamma: float) -> Batch:
-    """`replay.sample` with the departures that config.release names."""
+def sample(replay: Replay, config: Config, n: int, gamma: float, out: Batch | None = None) -> Batch:
+    """`replay.sample` with the departures that config.release names; where it names none, into `out` if that is given."""
     k, release = config.spr_steps, config.release
+    if out is not None and release == Release():
+        return replay.sample(config.batch, n, gamma, k, out)
     batch = replay.sample(config.batch, n, gamma, k + 1 if release.mask else k)
     if release.n_step:
         # Rewards of n steps, the state n - 1 steps ahead, gamma^n: the last reward counts twice.

@@ -6,26 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rlplatform.device_streams import DeviceStream
 from rlplatform.kernels import addresses, expect, module, numbered, queue
-from rlplatform.streams import Stream
 from rlplatform.techniques.augment import CUT, INTENSITY, PAD
-from rlplatform.types import State
-
-
-class DeviceStream:
-    """A `Stream` whose counter is on the device: kernels draw from it and move it on."""
-
-    def __init__(self, stream: Stream, device: torch.device | str = "cuda") -> None:
-        self.state = torch.empty(2, dtype=torch.int64, device=numbered(device))  # key, counter
-        self.load_state_dict(stream.state_dict())
-
-    def state_dict(self) -> State:
-        """As of a `Stream`. Waits for the device."""
-        key, counter = self.state.tolist()
-        return {"key": key % 2**64, "counter": counter}
-
-    def load_state_dict(self, state: State) -> None:
-        self.state.copy_(torch.tensor([signed(int(state["key"])), int(state["counter"])]))
 
 
 class Augmentation(NamedTuple):
@@ -55,6 +38,20 @@ def draw(stream: DeviceStream, out: Augmentation) -> Augmentation:
     return out
 
 
-def signed(key: int) -> int:
-    """An unsigned number of 64 bits as the int64 of the same bits."""
-    return key - 2**64 if key >= 2**63 else key
+def apply(images: Tensor, draw: Augmentation, dtype: torch.dtype) -> Tensor:
+    """`techniques.augment.apply` for images that are on the device already, equal to the bit for an equal draw; a replay that
+    is there fuses this with its gather (`DeviceReplay.shift`). Neither waits nor looks at the range of the shifts.
+
+    Args:
+        images: uint8 [M, stack, height, width].
+
+    Returns:
+        [M, stack, height, width] of `dtype`, channels last in memory.
+    """
+    count, _, height, width = images.shape
+    device = images.device
+    rows = (torch.arange(height, device=device) + draw.shift[:, :1]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=device) + draw.shift[:, 1:]).clamp(0, width - 1)
+    number = torch.arange(count, device=device)[:, None, None]
+    shifted = images.permute(0, 2, 3, 1)[number, rows[:, :, None], columns[:, None, :]]
+    return (shifted * draw.intensity[:, None, None, None]).to(dtype).permute(0, 3, 1, 2)

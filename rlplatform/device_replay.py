@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from rlplatform import _core, replay_files
-from rlplatform.device_augment import Augmentation, signed
+from rlplatform.device_augment import Augmentation
+from rlplatform.device_streams import signed
 from rlplatform.kernels import addresses, expect, module, numbered, queue
 from rlplatform.replay_files import ReplayFiles
 from rlplatform.segments import Slots

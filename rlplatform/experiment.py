@@ -22,6 +22,7 @@ from rlplatform.actor import Actor
 from rlplatform.envs import EXACT, suite_of
 from rlplatform.evaluation.evals import HEADER, format_rows
 from rlplatform.evaluation.score import MakeEnv, Scale, Scores, evaluate, evaluate_together, evaluation_seed
+from rlplatform.graphs import WARM_UP
 from rlplatform.learner import Learner
 from rlplatform.loop import UnderWay, drain
 from rlplatform.loop import train as rounds_of
@@ -36,6 +37,7 @@ from rlplatform.runconfig import (
     make_env,
     maker,
     read_config,
+    require_device,
     resolve_config,
 )
 from rlplatform.rundir import RunDir, read_checkpoint
@@ -79,11 +81,13 @@ def run(
 
     Raises:
         Stopped: `should_stop` said so between two rounds (or two episodes of an evaluation); a checkpoint was written.
+        ConfigError: a device that cannot be had; nothing was written.
         RunDirError: the folder holds another run or is damaged, or the disk is full.
         ClusterError: no such cluster, or an actor failed too often; the last checkpoint is good.
         FloatingPointError: NaN or infinity in a reward, a frame or a loss.
     """
     torch.set_num_threads(config.threads)
+    require_device(config.device)
     exact = _can_be_saved(config)
     with ExitStack() as open_:
         clock = Clock()
@@ -139,10 +143,12 @@ def estimate(config: RunConfig) -> dict[str, str]:
         agent.observe([actor.collect(agent.weights(), 0, 10)])
         steps += 10
     step_s = (time.perf_counter() - start) / steps
-    agent.update()  # the first one allocates
+    for _ in range(1 if config.device == "cpu" else WARM_UP + 2):  # the first one allocates; a GPU captures a later one
+        _finished(agent.update())
     start = time.perf_counter()
     for _ in range(updates):
-        agent.update()
+        metrics = agent.update()
+    _finished(metrics)
     update_s = (time.perf_counter() - start) / updates
     acting = sum(array.numel() for array in _tensors(agent.weights()))
     # By "online" value agents keep what their optimiser moves; another agent's line leaves this number out.
@@ -154,6 +160,12 @@ def estimate(config: RunConfig) -> dict[str, str]:
         "time of an agent step": f"{1e3 * step_s:.1f} ms (while actions are random), of an update {1e3 * update_s:.1f} ms",
         "time of the run on this machine": f"about {hours:.1f} hours and its evaluation",
     }
+
+
+def _finished(metrics: Metrics) -> None:
+    """Wait for the device on which these lie."""
+    for value in metrics.values():
+        float(value)
 
 
 def _can_be_saved(config: RunConfig) -> bool:
@@ -204,12 +216,12 @@ def load(run_dir: Path | str) -> Loaded:
     return Loaded(config, step, policy)
 
 
-def load_policy(folder: Path) -> tuple[RunConfig, Policy, int]:
+def load_policy(folder: Path, device: str = "cpu") -> tuple[RunConfig, Policy, int]:
     """The evaluation policy of the newest checkpoint in this run's folder, and the agent step it was saved at. The run may be
-    under way: nothing is locked or changed."""
+    under way: nothing is locked or changed. It acts on the CPU, wherever the run learned, unless another device is named."""
     config = read_config(folder)
     state = read_checkpoint(folder)
-    agent = make_agent(config)
+    agent = make_agent(config, device)
     agent.load_state_dict(state["learner"]["agent"])
     policy = agent.eval_policy()
     policy.load(agent.weights())
@@ -289,7 +301,9 @@ class _Run:
         self.losses: Metrics = {}  # of the last update
         if self.agent.replay is not None:
             self.clock.watch(self.agent.replay, "sample", "sample")
-        self.clock.watch(self.agent, "update", "update")
+        for name in ("update", "updates"):  # on a GPU the time to launch them: act() waits until they are done
+            if hasattr(self.agent, name):
+                self.clock.watch(self.agent, name, "update")
         self.clock.watch(self.agent, "observe", "observe")
         self.started = time.monotonic()
         self._mark = (

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from rlplatform.types import Agent, Metrics, Rollout, State, Weights
 
+LOOK_EVERY = 1_000  # gradient steps between two looks at losses that lie on a device, since looking waits for it
+
 
 class Ended(NamedTuple):
     """A game that ended in training."""
@@ -31,6 +33,7 @@ class Learner:
         self.updates = 0  # gradient steps taken
         self.ended: list[Ended] = []  # the games that ended in the last round
         self.lag = 0  # versions by which the weights that made the last round's rollouts trailed behind
+        self._unseen: Metrics = {}  # of the last gradient step, where nobody looked at them
 
     def learn(self, rollouts: list[Rollout]) -> Metrics:
         """Observe the rollouts, then take the gradient steps that are due. The last one's metrics, or none were due: {}."""
@@ -42,10 +45,13 @@ class Learner:
         if self.agent.ready:
             self._credited += seen
         metrics: Metrics = {}
-        for _ in range(int(self._credited * self._ratio) - self.updates):
-            metrics = self.agent.update()
-            self.updates += 1
-            self._check_finite(metrics)
+        due = int(self._credited * self._ratio) - self.updates
+        while due > 0:
+            steps = min(due, getattr(self.agent, "steps_per_launch", 1))
+            metrics = self.agent.update() if steps == 1 else self.agent.updates(steps)  # type: ignore[attr-defined]  # types.py
+            due -= steps
+            self.updates += steps
+            self._look(metrics, steps)
         self.version += 1
         return metrics
 
@@ -53,6 +59,7 @@ class Learner:
         return self.agent.weights()
 
     def state_dict(self) -> State:
+        self._check_finite(self._unseen)  # nothing that is not finite is ever saved
         return {
             "agent": self.agent.state_dict(),
             "credited": self._credited,
@@ -65,6 +72,15 @@ class Learner:
         self.agent.load_state_dict(state["agent"])
         self._credited, self.version = state["credited"], state["version"]
         self.steps, self.updates = state["steps"], state["updates"]
+
+    def _look(self, metrics: Metrics, steps: int) -> None:
+        """Check the last of so many new gradient steps, or put it off: once a loss is not finite, all later ones are."""
+        on_device = any(getattr(value, "is_cuda", False) for value in metrics.values())
+        if on_device and self.updates // LOOK_EVERY == (self.updates - steps) // LOOK_EVERY:
+            self._unseen = metrics
+        else:
+            self._unseen = {}
+            self._check_finite(metrics)
 
     def _check_finite(self, metrics: Metrics) -> None:
         """A loss that is not finite ends the run before it can be saved: every later weight would be NaN."""

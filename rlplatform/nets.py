@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # its name everywhere
 from torch import Tensor, nn
 
+from rlplatform.device_streams import DeviceStream
 from rlplatform.streams import Stream
 
 
@@ -233,7 +234,8 @@ class Transition(nn.Module):
     def forward(self, latent: Tensor, action: Tensor) -> Tensor:
         """The latent after `action` [B] int64, as `latent` [B, features] is before it: in the order h, w, c."""
         channels, height, width = self.map_shape
-        planes = F.one_hot(action, self.actions).to(latent.dtype)[:, None, None].expand(-1, height, width, -1)
+        one_hot = action[:, None] == torch.arange(self.actions, device=action.device)
+        planes = one_hot.to(latent.dtype)[:, None, None].expand(-1, height, width, -1)
         x = torch.cat([latent.unflatten(1, (height, width, channels)), planes], 3).permute(0, 3, 1, 2)
         return flat(F.relu(self.conv2(F.relu(self.conv1(x)))))
 
@@ -245,7 +247,7 @@ class Linear(nn.Linear):
         xavier_(self.weight.data, stream)
         self.bias.data.zero_()
 
-    def noise(self, _stream: Stream) -> None:
+    def noise(self, _stream: Stream | DeviceStream) -> None:
         """There is none."""
 
     def forward(self, x: Tensor, noise: None = None) -> Tensor:
@@ -280,11 +282,12 @@ class NoisyLinear(nn.Module):
         self.sigma.data.fill_(self.sigma0 * bound)
         self.bias_sigma.data.fill_(self.sigma0 * bound)
 
-    def noise(self, stream: Stream) -> Noise:
-        """Draw the noise of one forward pass, in the layer's dtype."""
+    def noise(self, stream: Stream | DeviceStream) -> Noise:
+        """Draw the noise of one forward pass, in the layer's dtype, where the stream draws."""
         outputs, inputs = self.mu.shape
-        x = stream.normal(inputs + outputs)
-        e = torch.from_numpy(np.copysign(np.sqrt(np.abs(x)), x)).to(self.mu.dtype)
+        x = torch.as_tensor(stream.normal(inputs + outputs))
+        # By way of float64, so that the root is the nearest float32 everywhere: torch's own on the CPU is off by a bit.
+        e = x.abs().double().sqrt().float().copysign(x).to(self.mu.dtype)
         return Noise(e[:inputs], e[inputs:])
 
     def forward(self, x: Tensor, noise: Noise | None) -> Tensor:

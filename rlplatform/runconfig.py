@@ -2,6 +2,7 @@
 under what the user gives."""
 
 import importlib
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,7 @@ class RunConfig:
     lag: int = 0  # rounds by which the acting weights trail behind
     threads: int = 1  # of matrix products: their rounding depends on it
     actor_threads: int = 0  # likewise, of those that choose actions in training; 0: as many as `threads`
+    device: str = "cpu"  # where the agent learns and acts: "cpu", "cuda" or "cuda:N"
     log_every: int = 1_000  # agent steps
     checkpoint_every: int = 10_000  # agent steps
     imports: tuple[str, ...] = ()  # modules to import first: they register environments of one's own
@@ -119,11 +121,22 @@ def make_env(config: RunConfig, n: int, seed: int, first_env: int) -> EnvBatch:
     return make(config.task, n, seed, first_env, protocol=config.protocol, backend=config.backend)
 
 
-def make_agent(config: RunConfig) -> Agent:
-    """The agent of a run, newly initialised from its seed."""
+def make_agent(config: RunConfig, device: str | None = None) -> Agent:
+    """The agent of a run, newly initialised from its seed; on `device`, if given, instead of the run's own.
+
+    Raises:
+        ConfigError: the device cannot be had, or the agent's class knows no devices.
+    """
+    device = config.device if device is None else device
+    agent_class = resolve(config.agent_class)
+    elsewhere = {} if device == "cpu" else {"device": device}
+    if elsewhere:
+        require_device(device)
+        if "device" not in inspect.signature(agent_class).parameters:
+            raise configs.ConfigError(f"device={device}: {config.agent_class} learns on the CPU alone")
     env = make(config.task, 1, config.seed, 0, config.protocol)  # for its spec: the same on every backend
     try:
-        agent: Agent = resolve(config.agent_class)(config.agent, env.spec, config.actors * config.envs, config.seed)
+        agent: Agent = agent_class(config.agent, env.spec, config.actors * config.envs, config.seed, **elsewhere)
     finally:
         env.close()
     return agent
@@ -135,10 +148,24 @@ def make_actor(config: RunConfig, i: int, clock: Clock, agent: Agent | None = No
     for module in config.imports:
         importlib.import_module(module)
     envs = make_env(config, config.envs, config.seed, i * config.envs)
-    policy = (make_agent(config) if agent is None else agent).policy()
+    policy = (make_agent(config, "cpu") if agent is None else agent).policy()
     clock.watch(envs, "step", "env")
     clock.watch(policy, "act", "act")
     return Actor(policy, envs, Stream(config.seed, "actor", i))
+
+
+def require_device(device: str) -> None:
+    """Refuse, in one sentence, a device on which this machine cannot learn.
+
+    Raises:
+        ConfigError: such a one.
+    """
+    from rlplatform.device import require  # imports torch: whoever only reads configurations does not wait for it
+
+    try:
+        require(device)
+    except ValueError as error:
+        raise configs.ConfigError(str(error)) from error
 
 
 def maker(config: RunConfig) -> MakeEnv:

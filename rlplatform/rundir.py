@@ -41,7 +41,7 @@ class RunDir:
         Args:
             path: the folder.
             files: name -> text, written when the run is new. A run that is there must hold the same text under each name
-                that ends in ".yaml" or "protocol.json": another configuration may not go on in its place.
+                that ends in ".yaml" or "protocol.json", but for the device: another configuration may not go on in its place.
             logs: name -> first line, of the append-only files beside metrics.jsonl.
         """
         self.path = path
@@ -151,10 +151,15 @@ class RunDir:
             part.rename(file)
         elif file.suffix == ".yaml" or file.name == "protocol.json":
             there = file.read_text()
-            if there != text:
+            if there == text:
+                return
+            if _elsewhere(there) != _elsewhere(text):
                 raise RunDirError(
-                    f"{self.path} holds a run with another {file.name} ({_difference(there, text)}); give another --run-dir"
+                    f"{self.path} holds a run with another {file.name} ({_difference(_elsewhere(there), _elsewhere(text))}); give another --run-dir"
                 )
+            part = file.with_name(file.name + ".part")  # the same run, from now on on another device
+            part.write_text(text)
+            part.rename(file)
 
     def _saved(self, step: int) -> State:
         try:
@@ -253,6 +258,11 @@ def _steps(path: Path) -> list[int]:
 
 def _name(step: int) -> str:
     return f"step_{step:010d}"
+
+
+def _elsewhere(text: str) -> str:
+    """A configuration but for its device: a run may move, and then goes on to the rounding of the other one."""
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("device: "))
 
 
 def _difference(there: str, asked: str) -> str:

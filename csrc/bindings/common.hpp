@@ -15,6 +15,7 @@ void bind_random(py::module_& m);
 void bind_returns(py::module_& m);
 void bind_replay(py::module_& m);
 void bind_replay_kernels_on_host(py::module_& m);
+void bind_random_kernels_on_host(py::module_& m);
 void bind_envs(py::module_& m);
 void bind_lanes(py::module_& m);
 void bind_control(py::module_& m);

@@ -89,5 +89,6 @@ PYBIND11_MODULE(_cuda, m) {
       },
       "value"_a, "reward"_a, "discount"_a, "rho"_a, "rho_bar"_a, "c_bar"_a, "lambda_"_a, "T"_a, "B"_a, "target"_a,
       "device"_a, "stream"_a, py::call_guard<py::gil_scoped_release>(), "Enqueue V-trace targets.");
+  bind_cuda_random(m);
   bind_cuda_replay(m);
 }

@@ -6,4 +6,5 @@
 namespace py = pybind11;
 using namespace pybind11::literals;
 
+void bind_cuda_random(py::module_& m);
 void bind_cuda_replay(py::module_& m);

@@ -9,6 +9,7 @@ PYBIND11_MODULE(_core, m) {
   bind_returns(m);
   bind_replay(m);
   bind_replay_kernels_on_host(m);
+  bind_random_kernels_on_host(m);
   bind_envs(m);
   bind_control(m);
   bind_minatar(m);

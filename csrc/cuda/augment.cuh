@@ -10,15 +10,11 @@
 #include <cstdint>
 
 #include "augment.hpp"
+#include "cuda/random.cuh"
 #include "cuda/replay_sample.cuh"
 #include "random.hpp"
 
 namespace rlp::cuda {
-
-// What an augmentation draws from, on the device: 16 bytes.
-struct DeviceStream {
-  std::uint64_t key, counter;
-};
 
 // For each of M images rows and columns of shift in {-pad, ..., pad - 1}, then the intensity 1 + scale * (a normal cut at
 // `cut`): techniques.augment.draw. Shifts take M blocks, intensities ceil(M / 4) after them. Shifts are the CPU's to the bit;

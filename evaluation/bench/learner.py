@@ -1,6 +1,7 @@
 """Gradient steps a second of every preset of the SPR family, beside the bare networks and the machine's matrix products.
 
     rlplatform bench learner [--presets P ...] [--dtypes D ...] [--threads T ...] [--repeats N] [--actions A] [--out FILE]
+    rlplatform bench learner --device cuda [...]      on a GPU: learner_gpu.py says what is measured there
 
 Per preset, dtype and number of threads a process of its own; the kinds interleaved in time, so that a busy machine is busy
 for all:
@@ -30,12 +31,12 @@ from rlplatform.agents.spr import Agent
 from rlplatform.agents.spr_config import Config
 from rlplatform.agents.spr_net import losses
 from rlplatform.config import merge
+from rlplatform.evaluation.bench import learner_gpu
 from rlplatform.provenance import provenance
 from rlplatform.streams import Stream
-from rlplatform.types import Rollout, Spec, empty_episodes
+from rlplatform.types import Spec
 
 SIDE = 1024  # of the matrices of the ceiling
-STORED = 2_000  # transitions: 14 MB of frames, far beyond the caches' reach for one batch
 PRESETS = ("der", "drq_eps", "spr", "sr_spr", "bbf")  # the others differ in schedules alone
 DTYPES = ("float32", "bfloat16")
 _WIDTH = 8  # of a column, at least
@@ -45,30 +46,43 @@ def main() -> None:
     """Measure, print a table, write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", nargs="+", default=PRESETS)
-    parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES)
-    parser.add_argument("--threads", nargs="+", default=("1", "2"))
+    parser.add_argument(
+        "--dtypes", nargs="+", choices=("float32", "tf32", "bfloat16"), help="[default: all of the device's]"
+    )
+    parser.add_argument("--threads", nargs="+", help="of the CPU [default: 1 2; with a GPU 1]")
     parser.add_argument("--repeats", type=int, default=15, help="timings of each kind; a third of them for bbf")
     parser.add_argument("--actions", type=int, default=18)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "learner.json")
+    parser.add_argument("--out", type=Path, help="[default: results/learner.json or learner_gpu.json here]")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--only", nargs=3, metavar=("PRESET", "DTYPE", "THREADS"), help="print this row as JSON")
     given = parser.parse_args()
+    on_cpu = given.device == "cpu"
     if given.only:
         preset, dtype, threads = given.only
-        json.dump(measure(preset, dtype, int(threads), given.actions, given.repeats), sys.stdout)
+        if on_cpu:
+            row = measure(preset, dtype, int(threads), given.actions, given.repeats)
+        else:
+            row = learner_gpu.measure(preset, dtype, given.device, given.actions, given.repeats)
+        json.dump(row, sys.stdout)
         return
     rows = []
-    for preset, threads, dtype in itertools.product(given.presets, given.threads, given.dtypes):
+    all_threads = given.threads or (("1", "2") if on_cpu else ("1",))
+    dtypes = given.dtypes or (DTYPES if on_cpu else learner_gpu.DTYPES)
+    for preset, threads, dtype in itertools.product(given.presets, all_threads, dtypes):
         # A process each: threads are set once, and the peak of memory is its own.
         command = [sys.executable, "-P", "-m", "rlplatform.evaluation.bench.learner", "--only", preset, dtype, threads]
-        command += ["--actions", str(given.actions)]
+        command += ["--actions", str(given.actions), "--device", given.device]
         command += ["--repeats", str(given.repeats if "bbf" not in preset else max(3, given.repeats // 3))]
         rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))  # noqa: S603
         if len(rows) == 1:
             print("  ".join(f"{name:>{max(len(name), _WIDTH)}}" for name in rows[0]))
         print("  ".join(f"{_text(value):>{max(len(name), _WIDTH)}}" for name, value in rows[-1].items()), flush=True)
     result = {"actions": given.actions, "rows": rows, **provenance(), "load": list(os.getloadavg())}
-    given.out.parent.mkdir(exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=1) + "\n")
+    out = given.out or Path(__file__).parent / "results" / ("learner.json" if on_cpu else "learner_gpu.json")
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    if not on_cpu:
+        print(learner_gpu.beside(rows))
 
 
 def measure(preset: str, dtype: str, threads: int, actions: int, repeats: int) -> dict[str, Any]:
@@ -76,7 +90,7 @@ def measure(preset: str, dtype: str, threads: int, actions: int, repeats: int) -
     torch.set_num_threads(threads)
     config = merge(Config(), load_preset(preset).config, {"dtype": dtype})
     spec = Spec((84, 84), "uint8", 4, actions)
-    agent = filled(Agent(config, spec, 1, seed=0))
+    agent = learner_gpu.filled(Agent(config, spec, 1, seed=0))
     bare = bare_step(agent)
     with FlopCounterMode(display=False) as counter:
         bare()
@@ -116,23 +130,6 @@ def measure(preset: str, dtype: str, threads: int, actions: int, repeats: int) -
         "act_ms": 1e3 * median["act"],
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
-
-
-def filled(agent: Agent) -> Agent:
-    """The agent with `STORED` transitions of noise in its replay, games of 200 steps."""
-    rng = np.random.default_rng(0)
-    shape = (STORED, 1)
-    ended = np.zeros(shape, bool)
-    ended[199::200] = True
-    frames = rng.integers(0, 256, (*shape, *agent.spec.frame_shape), dtype=np.uint8)
-    agent.observe([
-        Rollout(
-            frames, np.roll(ended, 1, 0), rng.integers(0, agent.spec.actions, shape),
-            rng.choice([-1.0, 0.0, 1.0], shape).astype(np.float32), ended, np.zeros(shape, bool), frames[ended],
-            np.ascontiguousarray(np.argwhere(ended)), {}, empty_episodes(), 0, 0,
-        )
-    ])  # fmt: skip
-    return agent
 
 
 def bare_step(agent: Agent) -> Callable[[], None]:

@@ -1,6 +1,10 @@
-// Stream::below and the draws of one number, which Python does not see.
+// Stream::below, what the GPU's threads draw, and the draws of one number, which Python does not see.
+
+#include <limits>
+#include <vector>
 
 #include "check.hpp"
+#include "cuda/random.cuh"
 #include "random.hpp"
 
 namespace {
@@ -45,9 +49,31 @@ void known_answer() {
   CHECK(block.word[2] == 0xBC57AC4Cu && block.word[3] == 0x9B00DBD8u);
 }
 
+// Every thread of cuda/random.cuh makes its own block: in whatever order they run they write what the stream draws one after
+// the other, nothing past the end (ASan sees the arrays' exact ends), and the counter moves on once.
+void threads_draw_what_the_stream_draws() {
+  for (const std::uintptr_t order : {0u, 1u, 2u})
+    for (const std::uint64_t counter : {std::uint64_t{0}, std::uint64_t{0xFFFFFFFF}, ~std::uint64_t{0}})
+      for (const std::size_t n : {0u, 1u, 2u, 3u, 4u, 5u, 127u, 128u, 129u, 1027u}) {
+        const rlp::cuda::HostQueue queue(0, order);
+        rlp::Stream stream{8, counter};
+        rlp::cuda::DeviceStream state{8, counter};
+        std::vector<float> normals(n), normal(n, std::numeric_limits<float>::quiet_NaN());
+        stream.normal(normals.data(), n);
+        rlp::cuda::draw(queue, rlp::cuda::DrawNormals{&state, n, normal.data()});
+        CHECK(normal == normals && state.counter == stream.counter && state.key == 8);
+
+        std::vector<double> uniforms(n), uniform(n, -1.0);
+        stream.uniform(uniforms.data(), n);
+        rlp::cuda::draw(queue, rlp::cuda::DrawUniforms{&state, n, uniform.data()});
+        CHECK(uniform == uniforms && state.counter == stream.counter);
+      }
+}
+
 }  // namespace
 
 int main() {
+  threads_draw_what_the_stream_draws();
   known_answer();
   below_is_the_exact_floor();
   below_is_uniform();
