@@ -153,7 +153,7 @@ class RunDir:
             there = file.read_text()
             if there != text:
                 raise RunDirError(
-                    f"{self.path} holds a run with another {file.name} ({_difference(there, text)}); give another --run-dir"
+                    f"{self.path} holds a run with another {file.name} ({difference(there, text)}); give another --run-dir"
                 )
 
     def _saved(self, step: int) -> State:
@@ -255,8 +255,8 @@ def _name(step: int) -> str:
     return f"step_{step:010d}"
 
 
-def _difference(there: str, asked: str) -> str:
-    """The first line in which two texts differ, in words."""
+def difference(there: str, asked: str) -> str:
+    """The first line in which two configurations differ, in words."""
     for old, new in zip_longest(there.splitlines(), asked.splitlines()):
         if old != new:
             return f"{'nothing' if old is None else repr(old.strip())} there, {'nothing' if new is None else repr(new.strip())} asked"
