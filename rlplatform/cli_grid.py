@@ -29,11 +29,20 @@ from rlplatform.cli_common import (
     duration,
     errors_as_messages,
 )
+from rlplatform.evaluation.sweeps import verdicts
 from rlplatform.grid import EXIT_STOPPED
 from rlplatform.grid.cells import Needs
+from rlplatform.grid.cluster import RayPool, connect
 from rlplatform.grid.drive import Entry, Outcome, State, drive, failures, seconds_left, survey
 from rlplatform.grid.pool import LocalPool, Pool, check_machine
 from rlplatform.reproduce import Grid, hours_of_a_run, plan, write_report
+from rlplatform.sweep.book import Book
+from rlplatform.sweep.confirm import best, cells
+from rlplatform.sweep.schema import Sweep, configure, read_sweep
+from rlplatform.sweep.summary import found as found_in
+from rlplatform.sweep.summary import in_words
+from rlplatform.sweep.summary import write_report as write_sweep_report
+from rlplatform.sweep.trial import cells_of
 
 WIDE = 12  # seeds that a table has a column each for
 MARKS = {
@@ -54,6 +63,7 @@ Retries = Annotated[int, typer.Option(min=0, help="Times that a failed run is tr
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command()(reproduce)
+    app.command()(sweep)
 
 
 def reproduce(
@@ -102,13 +112,104 @@ def reproduce(
         _finish(console, grid, outcome, few_seeds)
 
 
+def sweep(
+    file: Annotated[Path, typer.Argument(help="A sweep.yaml (docs/sweeps.md).")],
+    out: Annotated[Path, typer.Option(help="The sweep goes to <out>/<name>.")] = Path("sweeps"),
+    ray_address: Annotated[
+        str, typer.Option(help="local (start Ray here), auto (this machine's cluster, or RAY_ADDRESS), or HOST:PORT.")
+    ] = "local",
+    dry_run: Annotated[bool, typer.Option(help="Print what would be searched and what it costs, and stop.")] = False,
+) -> None:
+    """Search hyper-parameters on Ray Tune, and run the best again on held-out seeds before a winner is named.
+
+    The same command goes on after any kill, and with a larger `trials` in the file it searches further. SIGTERM and Ctrl-C exit with
+    code 75. Code 1: some trials or runs failed, and are listed.
+    """
+    with errors_as_messages():
+        sys.path.append(str(Path.cwd()))
+        asked_for = read_sweep(file)
+        if dry_run:
+            _print_sweep(asked_for, out)
+            return
+        from rlplatform.sweep import tune  # Ray and Optuna, or a word on how to get them
+
+        console = Console(highlight=False)
+        book = Book(out / asked_for.name, asked_for)
+        try:
+            with stops() as asked:
+                well = _search(console, book, ray_address, asked, tune.search)
+                if asked():
+                    console.print("stopped: the same command goes on")
+                    raise typer.Exit(EXIT_STOPPED)
+            trials = book.of("complete", "stopped")
+            weights = {step: tune.importance(trials, asked_for.space, step) for step in asked_for.milestones}
+            shares = {step: found for step, found in weights.items() if found}
+            page = write_sweep_report(book, shares, command_line())[0]
+            for said in verdicts(found_in(book, shares)):
+                console.print(said, soft_wrap=True)
+            console.print(f"report: {page}", soft_wrap=True)
+        finally:
+            book.close()
+        if not well:
+            raise typer.Exit(EXIT_FAILED)
+
+
+def _search(
+    console: Console, book: Book, ray_address: str, asked: Callable[[], int],
+    search: Callable[[Book, Callable[[str], None], Callable[[], int]], None],
+) -> bool:  # fmt: skip
+    """Trials, then the best on held-out seeds; whether nothing failed. Ray is joined where there is something to run."""
+    asked_for = book.sweep
+    first = cells_of(asked_for, book.folder, {}, range(1))[0]
+    joined = False
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
+    def join() -> None:
+        nonlocal joined
+        if not joined:
+            say(f"Ray: {connect(ray_address, first.needs, asked_for.parallel)}")
+            rearm()
+            joined = True
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def rearm() -> None:
+        for number, handler in before.items():  # Ray puts handlers of its own in place
+            signal.signal(number, handler)
+
+    try:
+        if book.of("running") or len(book.trials) < asked_for.trials:
+            join()
+            search(book, say, asked)
+        failed = book.of("failed")
+        for trial in failed:
+            typer.echo(f"{trial.name} failed: {trial.error} ({book.folder_of(trial.number) / 'error.txt'})", err=True)
+        if asked():
+            return False
+        entries = survey(cells(book, best(book)))
+        if all(entry.state is State.DONE for entry in entries):
+            return not failed
+        join()
+        say(f"held-out seeds: {footer(entries)}")
+        with shown(console, asked_for.suite, "held-out runs") as (turn, event):
+            outcome = drive(
+                entries, RayPool(), retries=asked_for.retries, on_turn=turn, on_event=event, should_stop=asked
+            )
+        if said := failures(outcome.entries):
+            typer.echo(said, err=True)
+        return not failed and not outcome.of(State.FAILED, State.HELD)
+    finally:
+        if joined:
+            RayPool().close()
+
+
 def open_pool(console: Console, ray_address: str | None, jobs: int | None, needs: Needs) -> Pool:
     """The place for runs that was asked for, checked to have what one needs."""
     if ray_address is None:
         check_machine(needs)
         return LocalPool(jobs or 1)
-    from rlplatform.grid.cluster import RayPool, connect
-
     console.print(f"Ray: {connect(ray_address, needs)}", soft_wrap=True)
     return RayPool(jobs)
 
@@ -239,6 +340,27 @@ def _print_plan(console: Console, grid: Grid, entries: Sequence[Entry], jobs: in
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if jobs and jobs * needs.cpus > cores:
         typer.echo(f"note: {jobs} runs of {needs} at a time share the {cores} cores of this machine")
+
+
+def _print_sweep(asked_for: Sweep, out: Path) -> None:
+    config = configure(asked_for, asked_for.tasks[0], 0, {})
+    hours, said = hours_of_a_run(config)
+    runs = asked_for.trials * asked_for.seeds * len(asked_for.tasks)
+    again = (asked_for.confirm.top + asked_for.confirm.baseline) * asked_for.confirm.seeds * len(asked_for.tasks)
+    again = again if asked_for.confirm.top else 0
+    typer.echo(f"{asked_for.name}: {asked_for.trials} trials of {len(asked_for.space)} keys in {out / asked_for.name}")
+    for key, param in asked_for.space.items():
+        typer.echo(f"  {key}: {in_words(param)}")
+    typer.echo(
+        f"a trial: {len(asked_for.tasks)} tasks x {asked_for.seeds} seeds, scored at {asked_for.milestones} agent steps"
+    )
+    for name, value in said.items():
+        typer.echo(f"a run of {config.task} by the preset, {name}: {value}")
+    left = "fewer, since trials are stopped" if asked_for.rungs.first else "no trial is stopped"
+    typer.echo(
+        f"at most {runs} runs and {again} on held-out seeds: about {(runs + again) * hours:.2f} hours one after the other at the "
+        f"preset's cost, evaluations not counted ({left})"
+    )
 
 
 def _cell_text(entry: Entry) -> Text:

@@ -28,6 +28,7 @@ TOP = {
     "rlplatform/reproduce.py",
     "rlplatform/runconfig.py",
     *(f"rlplatform/grid/{name}.py" for name in ("__init__", "cells", "child", "cluster", "drive", "pool")),
+    *(f"rlplatform/sweep/{name}.py" for name in ("__init__", "book", "confirm", "schema", "summary", "trial", "tune")),
     "rlplatform/__init__.py",
 }  # __init__: lazily
 ABOVE = {
@@ -39,8 +40,9 @@ ABOVE = {
     "rlplatform.grid",
     "rlplatform.reproduce",
     "rlplatform.runconfig",
+    "rlplatform.sweep",
 }  # who below imports one of these closes a circle
-MAY_IMPORT_RAY = {"rlplatform/workers/ray.py", "rlplatform/grid/cluster.py"}
+MAY_IMPORT_RAY = {"rlplatform/workers/ray.py", "rlplatform/grid/cluster.py", "rlplatform/sweep/tune.py"}
 
 
 def inside(module, package):

@@ -2,12 +2,13 @@
 
 import fcntl
 import json
-import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -412,7 +413,11 @@ def test_killed_and_begun_again_it_comes_to_the_same_weights(tmp_path, straight,
     folders = [tmp_path / f"catch/c51/catch/seed_{seed}" for seed in range(2)]
     driver = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        wait_for(lambda: all(list((folder / "checkpoints").glob("step_*")) for folder in folders) or driver.poll())
+        wait_for(
+            lambda: (
+                all(list((folder / "checkpoints").glob("step_*")) for folder in folders) or driver.poll() is not None
+            )
+        )
         assert driver.poll() is None
         driver.send_signal(number)
         said, _ = driver.communicate(timeout=LIMIT)
@@ -446,11 +451,89 @@ def test_a_run_ends_with_its_driver(tmp_path):
     parent.kill()
     parent.communicate()
     wait_for(lambda: not held(cell.folder))
-    with pytest.raises(ProcessLookupError):
-        while True:
-            os.kill(child, 0)
-            time.sleep(0.05)
+    wait_for(lambda: not Path(f"/proc/{child}").exists())
     assert "the same command goes on from there" in tail(cell.folder)
     assert not (cell.folder / "result.json").exists()
     check(Cell(cell.config, cell.folder, cell.command))
     assert Entry(cell).share == 0.0
+
+
+# On Ray
+
+
+def test_addresses_that_cannot_be_joined_are_refused_within_seconds(monkeypatch):
+    pytest.importorskip("ray")
+    from rlplatform.grid import cluster
+
+    def refused(address):
+        with pytest.raises(cluster.ClusterError) as error:
+            cluster.connect(address, Needs())
+        return str(error.value)
+
+    start = time.monotonic()
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        assert f"no Ray cluster at 127.0.0.1:{nobody.getsockname()[1]}" in refused(
+            f"127.0.0.1:{nobody.getsockname()[1]}"
+        )
+    assert "expected auto, local or HOST:PORT" in refused("somewhere")
+    assert "expected auto, local or HOST:PORT" in refused("host:port")
+    assert "not a client's server" in refused("ray://127.0.0.1:10001")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert "no Ray cluster at 127.0.0.1:1" in refused("auto")
+    assert time.monotonic() - start < 30
+    monkeypatch.setattr(cluster, "JOIN_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        assert "answers, but not as a Ray cluster does" in refused(f"127.0.0.1:{other.getsockname()[1]}")
+
+
+def test_a_cluster_of_another_version_is_said_with_both():
+    ray = pytest.importorskip("ray")
+    from ray._private.utils import check_version_info
+
+    from rlplatform.grid.cluster import _mismatch
+
+    with pytest.raises(RuntimeError) as error:
+        check_version_info({"ray_version": "1.2.3", "python_version": "3.7.1"}, "10.0.0.1")
+    said = _mismatch([line.strip() for line in str(error.value).splitlines()])
+    assert said.startswith("The cluster was started with: Ray: 1.2.3 Python: 3.7.1 This process on 10.0.0.1")
+    assert f"Ray: {ray.__version__}" in said
+
+
+def test_what_a_cluster_has_in_words():
+    from rlplatform.grid.cluster import _places, in_words
+
+    nodes = [{"CPU": 4.0, "GPU": 1.0, "memory": 3.0}, {"CPU": 1.0}]
+    assert in_words(nodes) == "2 nodes with 4 CPUs and 1 GPU, 1 CPU and no GPU"
+    assert [_places(node, Needs(1, 0.3)) for node in nodes] == [3, 0]
+    assert [_places(node, Needs(0.5)) for node in nodes] == [8, 2]
+    assert [_places(node, Needs(5)) for node in nodes] == [0, 0]
+
+
+def test_a_grid_on_ray_is_stopped_saved_and_ended(tmp_path, straight):
+    """SIGTERM to the driver reaches the runs on their nodes; the same command, without Ray this time, comes to the same weights."""
+    pytest.importorskip("ray")
+    arguments = ["catch", "c51", "--seeds", "2", "--steps", str(LONG), "--out", str(tmp_path), *SMALL]
+    on_ray = ["--ray-address", "local", "--cpus", "0.5"]
+    folders = [tmp_path / f"catch/c51/catch/seed_{seed}" for seed in range(2)]
+    too_much = subprocess.run(
+        command(*arguments, "--ray-address", "local", "--gpus", "64"), capture_output=True, text=True, check=False, timeout=LIMIT
+    )  # fmt: skip
+    assert too_much.returncode == EXIT_FAILED
+    assert "a run asks for 1 CPU and 64 GPUs on one node; the cluster has 1 node with" in too_much.stderr
+    driver = subprocess.Popen(command(*arguments, *on_ray), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        wait_for(lambda: all(list((f / "checkpoints").glob("step_*")) for f in folders) or driver.poll() is not None)
+        driver.send_signal(signal.SIGTERM)
+        said, _ = driver.communicate(timeout=LIMIT)
+    finally:
+        driver.kill()
+    assert driver.returncode == EXIT_STOPPED, said
+    assert "stopped, and saved" in said
+    assert not any(held(folder) for folder in folders)
+    assert all("the same command goes on from there" in tail(folder) for folder in folders)
+    done = subprocess.run(
+        command(*arguments, "--jobs", "2"), capture_output=True, text=True, check=False, timeout=LIMIT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(equal(one, other) for one, other in zip(straight, folders, strict=True))

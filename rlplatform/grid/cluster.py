@@ -14,6 +14,7 @@ from rlplatform.grid.pool import LostError, spawn
 
 PORT_S = 5.0  # for a port to answer
 JOIN_S = 30.0  # for a trial connection: a new process, which imports Ray
+STARTS = 3  # tries to start Ray here: it allows itself 30 s, which a machine with all cores busy may miss
 STORE = 100 << 20  # bytes of the object store of a local start: nothing large goes through it
 PROBE = """
 import sys, ray
@@ -28,13 +29,14 @@ class ClusterError(ValueError):
     """A cluster that cannot be used as asked; the message says what is there."""
 
 
-def connect(address: str, needs: Needs) -> str:
+def connect(address: str, needs: Needs, at_once: int = 1) -> str:
     """Join a cluster that can hold one run, or start Ray here; until `ray.shutdown()`.
 
     Args:
         address: "local" starts Ray on this machine, for this process; "auto" is the cluster of this machine or of RAY_ADDRESS;
             "HOST:PORT" names one.
         needs: of one run.
+        at_once: runs that have to fit beside each other.
 
     Returns:
         What is there, in words.
@@ -44,22 +46,20 @@ def connect(address: str, needs: Needs) -> str:
     """
     ray = _ray()
     if address == "local":
-        try:
-            ray.init(
-                include_dashboard=False, object_store_memory=STORE, log_to_driver=False, logging_level="warning",
-                _node_ip_address="127.0.0.1",
-            )  # fmt: skip
-        except (RuntimeError, ConnectionError, OSError, ValueError) as error:
-            raise ClusterError(f"Ray does not start on this machine: {_first_line(error)}") from error
+        _start(ray)
     else:
         found = _reachable(address)
         _try_out(found)
         ray.init(address=found, log_to_driver=False, logging_level="warning")
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     there = in_words(nodes)
-    if not any(_fits(node, needs) for node in nodes):
+    if not any(_places(node, needs) for node in nodes):
         ray.shutdown()
         raise ClusterError(f"a run asks for {needs} on one node; the cluster has {there}")
+    places = sum(_places(node, needs) for node in nodes)
+    if places < at_once:
+        ray.shutdown()
+        raise ClusterError(f"{at_once} runs of {needs} at a time do not fit; the cluster has {there}")
     return there
 
 
@@ -177,8 +177,26 @@ def _ray() -> Any:
     return ray
 
 
-def _fits(node: dict[str, float], needs: Needs) -> bool:
-    return node.get("CPU", 0.0) >= needs.cpus and node.get("GPU", 0.0) >= needs.gpus
+def _start(ray: Any) -> None:
+    """Start Ray on this machine, for this process, seen by this machine alone."""
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(
+                include_dashboard=False, object_store_memory=STORE, log_to_driver=False, logging_level="warning",
+                _node_ip_address="127.0.0.1",
+            )  # fmt: skip
+        except Exception as error:  # Ray has no class of its own for this
+            ray.shutdown()
+            if not left:
+                raise ClusterError(f"Ray does not start on this machine: {_first_line(error)}") from error
+        else:
+            return
+
+
+def _places(node: dict[str, float], needs: Needs) -> int:
+    """How many runs a node holds at a time."""
+    asked = {"CPU": needs.cpus, "GPU": needs.gpus}
+    return min((int(node.get(name, 0.0) / n + 1e-9) for name, n in asked.items() if n), default=1 << 30)
 
 
 def _reachable(address: str) -> str:
