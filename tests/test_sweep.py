@@ -341,9 +341,12 @@ def test_what_is_asked_is_a_function_of_seed_number_and_what_was_told(tuning, tm
         for i in range(count):
             asked = asker.suggest(f"id{i}")
             given.append(asked["params"])
-            for step in (100, 200):
-                asker.on_trial_result(f"id{i}", result_of(step, asked["params"]["agent.n"] / 10))
-            asker.on_trial_complete(f"id{i}", result_of(200, 0.0))
+            asker.on_trial_result(f"id{i}", result_of(100, asked["params"]["agent.n"] / 10))
+            asker.on_trial_complete(
+                f"id{i}", result_of(200, asked["params"]["agent.n"] / 5)
+            )  # Tune says the last one so
+        assert all(len(trial.rungs) == 2 for trial in book.of("complete"))
+        assert len(book.of("complete")) >= count
         book.close()
         return given
 

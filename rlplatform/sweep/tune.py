@@ -5,6 +5,7 @@ way is begun again and finds its runs where they were. So a sweep goes on after 
 """
 
 import json
+import logging
 import os
 import shutil
 import traceback
@@ -43,6 +44,7 @@ def search(book: Book, say: Callable[[str], None], should_stop: Callable[[], int
     asker = Asker(book, say, should_stop)
     if asker.nothing_to_do:
         return
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the log files that we do not ask for
     scratch = book.folder / "ray"  # what Tune writes for itself: never read
     shutil.rmtree(scratch, ignore_errors=True)
     os.environ |= {
@@ -143,10 +145,11 @@ class Asker(Searcher):
         return {"number": trial.number, "params": dict(trial.params)}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """A rung."""
-        if METRIC not in result:
-            return
+        """A rung after which the trial goes on; that of its end comes with `on_trial_complete`."""
         number, asked = self._under_way[trial_id]
+        self._note(trial_id, number, asked, result)
+
+    def _note(self, trial_id: str, number: int, asked: Any, result: Mapping[str, Any]) -> None:
         rung = rung_of(result)
         again = rung.step in self._said.setdefault(trial_id, set())  # by a trial that failed and was begun again
         self._said[trial_id].add(rung.step)
@@ -167,8 +170,10 @@ class Asker(Searcher):
             self.study.tell(asked, state=states.FAIL)
             self.say(f"t{number:04d} failed: {said}")
             return
+        if result and METRIC in result:
+            self._note(trial_id, number, asked, result)
         last = self.book.trials[number].last
-        if last is None or not result or METRIC not in result:
+        if last is None:
             return  # stopped before its first rung
         if last.step >= self.book.sweep.steps:
             self.book.end(number, "complete")
