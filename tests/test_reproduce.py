@@ -1,6 +1,7 @@
 """Grids: what is planned and refused, how cells are driven, and real ones of small runs, killed and gone on with."""
 
 import fcntl
+import io
 import json
 import signal
 import socket
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from rlplatform.cli import EXIT_FAILED, app
+from rlplatform.cli_grid import grid_table, shown
 from rlplatform.grid import EXIT_STOPPED
 from rlplatform.grid.cells import LOG, Cell, Needs, check, held, standing, tail
 from rlplatform.grid.drive import Entry, State, drive, failures, seconds_left, survey
@@ -338,6 +341,38 @@ def test_what_is_left(tmp_path):
     assert seconds_left(entries) == pytest.approx(60 + 40 + 80)
     entries[3].state = State.FAILED
     assert seconds_left(entries) == pytest.approx(60 + 40)
+
+
+def test_the_table_on_a_terminal_and_the_lines_elsewhere(tmp_path, monkeypatch):
+    entries = survey(grid_of(tmp_path, seeds="4", steps=1000, gpus=0.5).cells)
+    entries[0].state, entries[0].standing = (
+        State.DONE,
+        replace(entries[0].standing, step=1000, result={"mean": 12.34567, "elapsed_s": 61}),
+    )
+    entries[1].state, entries[1].standing = State.RUNNING, replace(entries[1].standing, step=420, per_s=10.0)
+    entries[2].state = State.FAILED
+    entries[3].state = State.HELD
+    words = ("c51 on catch", "seed 0", "seed 3", "✓ 12.35", "42%", "✗ failed", "held")
+    count = "1 of 4 done, 1 running, 0 waiting, 1 failed, 1 held, about 0:58 left (0.0 GPU-hours)"
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=120, highlight=False)
+    with shown(terminal, "catch", "c51") as (turn, event):
+        turn(entries)
+        event(entries[0])
+    assert all(word in terminal.file.getvalue() for word in (*words, count))
+    monkeypatch.setattr("rlplatform.cli_grid.PLAIN_EVERY_S", 0.0)
+    plain = Console(file=io.StringIO(), force_terminal=False, highlight=False)
+    with shown(plain, "catch", "c51") as (turn, event):
+        turn(entries)
+        event(entries[0])
+    assert plain.file.getvalue().splitlines() == [
+        f"{count}: catch seed 1 42%",
+        "catch seed 0: done in 1:01, mean 12.35",
+    ]
+    many = survey(grid_of(tmp_path, seeds="20").cells)
+    wide = Console(file=io.StringIO(), width=120)
+    wide.print(grid_table("catch", "c51", many))
+    assert "seed 19" not in wide.file.getvalue()
+    assert "of" in wide.file.getvalue()
 
 
 # Real runs

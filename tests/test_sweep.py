@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from typer.testing import CliRunner
 
 from rlplatform.cli import EXIT_FAILED, app
@@ -33,6 +34,10 @@ LIMIT = 600.0
 
 def sweep_of(**changes):
     return check(parse({**YAML, **changes}, "small"))
+
+
+def yaml_of(sweep):
+    return OmegaConf.to_yaml(OmegaConf.create(sweep))
 
 
 def trial_of(number, value, state="complete", steps=(100, 200), **params):
@@ -308,15 +313,41 @@ def test_a_report_has_every_trial_and_every_held_out_run(tmp_path):
 
 # On Ray
 
-ray = pytest.importorskip("ray")
-pytest.importorskip("optuna")
-
 
 @pytest.fixture(scope="module")
 def tuning():
+    pytest.importorskip("ray.tune")
+    pytest.importorskip("optuna")
     from rlplatform.sweep import tune
 
     return tune
+
+
+def test_without_ray_or_optuna_it_says_how_to_get_them(tmp_path, monkeypatch):
+    import rlplatform.sweep
+
+    monkeypatch.delattr(rlplatform.sweep, "tune", raising=False)
+    monkeypatch.delitem(sys.modules, "rlplatform.sweep.tune", raising=False)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml_of(YAML))
+    done = CliRunner().invoke(app, ["sweep", str(file), "--out", str(tmp_path)])
+    assert done.exit_code == EXIT_FAILED
+    assert "pip install 'rlplatform[cluster]'" in done.output
+    assert not (tmp_path / "small").exists()
+
+
+def test_a_dry_run_says_what_would_be_searched(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlplatform.cli_grid.hours_of_a_run", lambda config: (0.5, {"time": "so long"}))
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml_of(YAML))
+    done = CliRunner().invoke(app, ["sweep", str(file), "--out", str(tmp_path), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert "4 trials of 2 keys" in done.output
+    assert "agent.learning_rate: log, 0.0001 to 0.01" in done.output
+    assert "scored at [100, 200] agent steps" in done.output
+    assert "at most 8 runs and 4 on held-out seeds: about 6.00 hours" in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
 
 
 def asker_of(tuning, folder, **changes):
@@ -421,12 +452,11 @@ def book_of(folder):
     return {file.parent.name: json.loads(file.read_text()) for file in sorted(folder.glob("trials/t*/trial.json"))}
 
 
+@pytest.mark.usefixtures("tuning")
 def test_a_sweep_that_is_killed_goes_on_and_grows(tmp_path):
     """SIGKILL while trials run; the same command ends it; a larger `trials` searches further; then there is nothing to do."""
-    from omegaconf import OmegaConf
-
     file = tmp_path / "small.yaml"
-    file.write_text(OmegaConf.to_yaml(OmegaConf.create({**YAML, "trials": 2})))
+    file.write_text(yaml_of({**YAML, "trials": 2}))
     command = [sys.executable, "-m", "rlplatform", "sweep", str(file), "--out", str(tmp_path)]
     folder = tmp_path / "small"
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -451,7 +481,7 @@ def test_a_sweep_that_is_killed_goes_on_and_grows(tmp_path):
     assert len(list(folder.glob("confirm/*/catch/seed_*/result.json"))) == 2 * 2  # the best, and the baseline
     assert "is the best of 1 on 2 held-out seeds" in done.stdout
     assert "t0001" in (folder / "report/report.md").read_text()
-    file.write_text(OmegaConf.to_yaml(OmegaConf.create({**YAML, "trials": 3})))
+    file.write_text(yaml_of({**YAML, "trials": 3}))
     more = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
     assert more.returncode == 0, more.stdout + more.stderr
     assert "t0002 begins" in more.stdout

@@ -239,7 +239,8 @@ def _try_out(address: str) -> None:
 
 def _mismatch(said: list[str]) -> str:
     """Ray's words for two versions, in a line."""
-    return " ".join(line for line in said if line.startswith(("The cluster", "This process", "Ray:", "Python:")))
+    lines = [line.removeprefix("Version mismatch: ") for line in said]
+    return " ".join(line for line in lines if line.startswith(("The cluster", "This process", "Ray:", "Python:")))
 
 
 def _first_line(error: BaseException) -> str:
