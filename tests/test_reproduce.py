@@ -210,9 +210,9 @@ class Played:
         if isinstance(code, tuple):  # saved so far, and ends with
             (folder / "checkpoints" / f"step_{code[0]:010d}").mkdir(parents=True)
             code = code[1]
-        if code == 0:
+        if code in (0, "late"):
             (folder / "result.json").write_text(json.dumps({"step": 300, "mean": 1.0, "elapsed_s": 10.0}))
-        self.code = 0 if code == "nothing" else code
+        self.code = {"nothing": 0, "late": -11}.get(code, code)
 
     def stop(self):
         self._end((100, EXIT_STOPPED))
@@ -266,6 +266,12 @@ def test_a_worker_that_is_gone_is_a_failure(tmp_path):
 def test_a_run_that_ends_well_without_a_result_here_is_a_failure(tmp_path):
     outcome, _, _ = driven(tmp_path, [["nothing"]], retries=0)
     assert "do all nodes share this folder" in outcome.entries[0].note
+
+
+def test_a_run_whose_process_dies_after_its_result_is_done(tmp_path):
+    outcome, pool, _ = driven(tmp_path, [["late"]])
+    assert outcome.entries[0].state is State.DONE
+    assert pool.started == [0]
 
 
 def test_a_preempted_run_goes_on_while_it_gets_further(tmp_path):
@@ -327,6 +333,19 @@ def test_a_held_cell_is_taken_up_when_it_is_free(tmp_path):
     assert turns[4] is State.HELD
     assert outcome.entries[0].state is State.DONE
     assert pool.started == [0]
+
+
+def test_a_job_that_waits_for_a_place_is_queued(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlplatform.grid.drive.LOOK_S", 0.0)
+    monkeypatch.setattr(Played, "began", property(lambda job: job.turns > 2))
+    monkeypatch.setattr(
+        Played,
+        "poll",
+        lambda job, poll=Played.poll: poll(job) if job.turns > 3 else setattr(job, "turns", job.turns + 1),
+    )
+    states = []
+    driven(tmp_path, [[0]], on_turn=lambda entries: states.append(entries[0].state))
+    assert list(dict.fromkeys(states)) == [State.QUEUED, State.RUNNING, State.DONE]
 
 
 def test_what_is_left(tmp_path):

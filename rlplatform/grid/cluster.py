@@ -182,7 +182,7 @@ def _start(ray: Any) -> None:
     for left in reversed(range(STARTS)):
         try:
             ray.init(
-                include_dashboard=False, object_store_memory=STORE, log_to_driver=False, logging_level="warning",
+                address="local", include_dashboard=False, object_store_memory=STORE, log_to_driver=False, logging_level="warning",
                 _node_ip_address="127.0.0.1",
             )  # fmt: skip
         except Exception as error:  # Ray has no class of its own for this

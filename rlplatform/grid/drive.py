@@ -178,7 +178,7 @@ class _Loop:
 
     def _ended(self, entry: Entry, code: int, stopping: bool) -> None:
         self.look(entry)
-        if entry.standing.result is not None and code == 0:
+        if entry.standing.result is not None:  # whatever the process did after it
             entry.state, entry.note = State.DONE, ""
             self.on_event(entry)
         elif code == EXIT_STOPPED and (stopping or entry.standing.saved > entry.saved_before):
