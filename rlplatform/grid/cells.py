@@ -130,10 +130,10 @@ def _last_line(file: Path, key: str) -> Mapping[str, Any]:
             text = opened.read().decode(errors="replace")
     except FileNotFoundError:
         return {}
-    for line in reversed(text[: text.rfind("\n") + 1].splitlines()):
+    for line in reversed(text.splitlines()):
         try:
             read = json.loads(line)
-        except json.JSONDecodeError:  # the first of these lines, cut by the seek
+        except json.JSONDecodeError:  # the first of these lines, cut by the seek, or the last, not written to its end
             continue
         if isinstance(read, dict) and key in read:
             return read
