@@ -298,8 +298,8 @@ def test_a_stop_when_all_is_done_is_none(tmp_path):
 
 def test_a_second_stop_kills(tmp_path, monkeypatch):
     monkeypatch.setattr(Played, "stop", lambda job: None)  # it does not listen
-    asked = iter([0, 0, 1, 1, 2])
-    outcome, pool, _ = driven(tmp_path, [[None]], should_stop=lambda: next(asked, 2))
+    asked = iter([0, 0, 1, 1, *[2] * 50])  # and no more: a driver that goes on for ever fails here
+    outcome, pool, _ = driven(tmp_path, [[None]], should_stop=lambda: next(asked))
     assert outcome.stopped
     assert pool.jobs[0].killed
 
