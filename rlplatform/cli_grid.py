@@ -261,7 +261,7 @@ def grid_table(suite: str, agent: str, entries: Sequence[Entry]) -> Group:
     """The grid as a table, a row a task."""
     by_task: dict[str, dict[int, Entry]] = {}
     for entry in entries:
-        by_task.setdefault(entry.cell.task, {})[entry.cell.config.seed] = entry
+        by_task.setdefault(entry.cell.row, {})[entry.cell.config.seed] = entry
     seeds = sorted({entry.cell.config.seed for entry in entries})
     table = Table(box=None, pad_edge=False, title=f"{agent} on {suite}", title_justify="left")
     table.add_column("task")

@@ -1,5 +1,6 @@
 """Sweeps: what a sweep.yaml may say, the book, trials from rung to rung, what a report says, and real ones on Ray, killed."""
 
+import io
 import json
 import os
 import signal
@@ -12,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from rich.console import Console
 from typer.testing import CliRunner
 
 from rlplatform.cli import EXIT_FAILED, app
+from rlplatform.cli_grid import grid_table
 from rlplatform.evaluation.sweep_report import held_out_csv, to_markdown, trials_csv, write
 from rlplatform.evaluation.sweeps import BASELINE, Candidate, Found, Rung, Score, Trial, gap, ranked, score, verdicts
+from rlplatform.grid.drive import survey
 from rlplatform.rundir import RunDirError
 from rlplatform.sweep.book import Book, read_trial
 from rlplatform.sweep.confirm import best, candidates, cells, held_out
@@ -246,6 +250,9 @@ def test_only_the_best_that_ended_are_run_again_on_seeds_that_were_not_seen(tmp_
     assert made[0].config.eval.every == 0
     assert made[-1].config.agent.learning_rate == configure(sweep, "catch", 0, {}).agent.learning_rate
     assert candidates(book, chosen) == []
+    table = Console(file=io.StringIO(), width=120)
+    table.print(grid_table("catch", "held-out runs", survey(made)))
+    assert all(f"{name} catch" in table.file.getvalue() for name in ("t0002", "t0004", BASELINE))  # a row each
     book.close()
 
 
@@ -255,6 +262,7 @@ def test_a_cell_of_a_sweep_is_a_command(tmp_path):
     assert "agent.n=3" in cell.command
     assert "eval.every=100" in cell.command
     assert cell.folder == tmp_path / "catch" / "seed_0"
+    assert cell.name == f"{tmp_path.name} catch seed 0"
 
 
 def candidate(name, scores, searched=None):

@@ -36,6 +36,7 @@ class Cell:
     folder: Path
     command: tuple[str, ...]  # what follows `rlplatform`: "train", agent, task, ...
     needs: Needs = Needs()
+    label: str = ""  # of its configuration, where a grid has several
 
     @property
     def task(self) -> str:
@@ -43,8 +44,13 @@ class Cell:
         return self.config.task.rpartition("/")[2]
 
     @property
+    def row(self) -> str:
+        """What all seeds of it share: "Pong", or "t0007 Pong"."""
+        return f"{self.label} {self.task}".strip()
+
+    @property
     def name(self) -> str:
-        return f"{self.task} seed {self.config.seed}"
+        return f"{self.row} seed {self.config.seed}"
 
 
 @dataclass(frozen=True)

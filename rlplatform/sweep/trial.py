@@ -31,7 +31,7 @@ def cells_of(
             where = folder / task.rpartition("/")[2] / f"seed_{seed}"
             own = sweep.agent if ":" in sweep.agent else None
             command = command_of(config, where, overrides_of(sweep, params, confirm=confirm), sweep.steps, own)
-            cells.append(Cell(config, where, command, needs(sweep, config)))
+            cells.append(Cell(config, where, command, needs(sweep, config), folder.name))
     return cells
 
 
