@@ -178,12 +178,12 @@ def _ray() -> Any:
 
 
 def _start(ray: Any) -> None:
-    """Start Ray on this machine, for this process, seen by this machine alone."""
+    """Start Ray on this machine, for this process: a new one, whatever else runs here."""
     for left in reversed(range(STARTS)):
         try:
             ray.init(
-                address="local", include_dashboard=False, object_store_memory=STORE, log_to_driver=False, logging_level="warning",
-                _node_ip_address="127.0.0.1",
+                address="local", include_dashboard=False, object_store_memory=STORE, log_to_driver=False,
+                logging_level="warning",
             )  # fmt: skip
         except Exception as error:  # Ray has no class of its own for this
             ray.shutdown()
