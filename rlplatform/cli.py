@@ -5,7 +5,6 @@ import importlib
 import json
 import pkgutil
 import runpy
-import shlex
 import signal
 import sys
 import time
@@ -21,20 +20,30 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from rlplatform import cli_grid
 from rlplatform import config as configs
+from rlplatform.cli_common import (
+    EXIT_FAILED,
+    PLAIN_EVERY_S,
+    AgentName,
+    FewSeeds,
+    Imports,
+    Overrides,
+    OwnAgent,
+    Steps,
+    command_line,
+    duration,
+    errors_as_messages,
+)
 from rlplatform.evaluation.runs import find
 from rlplatform.evaluation.video import filming
 from rlplatform.experiment import Progress as RunProgress
 from rlplatform.experiment import Stopped, estimate, load_policy, run, score_policy, summary
-from rlplatform.placement import ClusterError, Placement
+from rlplatform.grid import EXIT_STOPPED
+from rlplatform.placement import Placement
 from rlplatform.runconfig import RunConfig, default_folder, maker, read_config, resolve_config
 from rlplatform.rundir import RunDirError
-from rlplatform.statefile import StateError
 from rlplatform.tracking import Tracker
-
-EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: saved, and the same command goes on
-EXIT_FAILED = 1
-PLAIN_EVERY_S = 10.0  # between two lines where there is no terminal
 
 app = typer.Typer(
     help="Train, evaluate and compare reinforcement-learning agents. Runs are exact: the same command resumes a run, bit for bit.",
@@ -43,23 +52,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-AgentName = Annotated[
-    str, typer.Argument(help="A preset (`rlplatform list agents`) or `package.module:Class` of your own.")
-]
 TaskName = Annotated[str, typer.Argument(help="A task, such as atari/Pong or catch (`rlplatform list tasks`).")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(help="key.sub=value of any field (`rlplatform config`).", metavar="[KEY=VALUE]...")
-]
 Seed = Annotated[int | None, typer.Option(help="Seed of the run [default: 0].")]
-Steps = Annotated[int | None, typer.Option(help="Agent steps [default: the suite's budget].")]
-OwnAgent = Annotated[
-    str | None,
-    typer.Option("--agent", help="package.module:Class of an agent of your own; AGENT then only names the run."),
-]
-Imports = Annotated[
-    list[str] | None, typer.Option("--import", help="A module to import first, such as one that calls envs.register.")
-]
-
 RayAddress = Annotated[
     str | None,
     typer.Option(
@@ -80,7 +74,6 @@ Against = Annotated[
     ),
 ]
 BenchmarkName = Annotated[str | None, typer.Option(help="Whose tasks these are, where their names do not say.")]
-FewSeeds = Annotated[bool, typer.Option("--few-seeds", help="Give intervals of 2 runs a task, too.")]
 Margin = Annotated[
     float | None, typer.Option(help="The difference that matters to a verdict [default: a tenth of theirs].")
 ]
@@ -113,7 +106,7 @@ def train(
 
     SIGTERM and Ctrl-C write a checkpoint and exit with code 75; the same command resumes.
     """
-    with _errors_as_messages():
+    with errors_as_messages():
         config = _resolve(agent, task, overrides, own_agent, imports, seed=seed, steps=steps)
         folder = run_dir or default_folder(config)
         if dry_run:
@@ -134,7 +127,7 @@ def resume(
     project: Project = "rlplatform",
 ) -> None:
     """Go on with a run, by its folder alone; its actors may live elsewhere than before."""
-    with _errors_as_messages():
+    with errors_as_messages():
         placement = _placement(ray_address, actor_cpus, learner_gpus, actor_deadline)
         _run(_config_of(run_dir), run_dir, placement, project if track else None)
 
@@ -155,7 +148,7 @@ def evaluate(
     json_output: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Score the newest checkpoint of a run by its protocol. The run's own files stay as they are."""
-    with _errors_as_messages():
+    with errors_as_messages():
         _config_of(run_dir)
         config, policy, step = load_policy(run_dir)
         config = dataclasses.replace(
@@ -207,7 +200,7 @@ def report(
     from rlplatform.evaluation.document import to_markdown, write_report
     from rlplatform.evaluation.groups import gather
 
-    with _errors_as_messages():
+    with errors_as_messages():
         paths, agents = runs or [], _agents(against)
         if out is None and len(paths) == 1 and paths[0].is_dir():
             single = (paths[0] / "result.json").exists()
@@ -217,7 +210,7 @@ def report(
             if out is None:
                 typer.echo(to_markdown(found, [], [], ""))
             else:
-                files = write_report(found, out, command=_command(), margin=margin, reps=reps, few_seeds=few_seeds)
+                files = write_report(found, out, command=command_line(), margin=margin, reps=reps, few_seeds=few_seeds)
                 typer.echo(f"{files[0]} and {len(files) - 1} more files")
         if plot is not None:
             plots.curve([run for path in paths for run in find(path)], plot)
@@ -238,7 +231,7 @@ def compare(
     from rlplatform.evaluation.compare import to_json, to_text
     from rlplatform.evaluation.groups import gather
 
-    with _errors_as_messages():
+    with errors_as_messages():
         if not (agents := _agents(against)):
             raise ValueError("name what to compare with: --against bbf_rr2 (`rlplatform list references`)")
         groups = gather(mine, agents, benchmark)
@@ -256,7 +249,7 @@ def config_(
     own_agent: OwnAgent = None, imports: Imports = None,
 ) -> None:  # fmt: skip
     """Print the resolved configuration as YAML: every key that KEY=VALUE can set."""
-    with _errors_as_messages():
+    with errors_as_messages():
         typer.echo(
             configs.to_yaml(_resolve(agent, task, overrides, own_agent, imports, seed=seed, steps=steps)), nl=False
         )
@@ -270,7 +263,7 @@ def list_(
     listers: dict[str, Callable[[], Iterator[tuple[str, ...]]]] = {
         "agents": _list_agents, "tasks": _list_tasks, "suites": _list_suites, "references": _list_references, "benches": _list_benches,
     }  # fmt: skip
-    with _errors_as_messages():
+    with errors_as_messages():
         if what not in listers:
             raise configs.ConfigError(
                 f"cannot list {what!r}{configs.suggestion(what, list(listers))}; known: {', '.join(listers)}"
@@ -296,7 +289,7 @@ def import_references_(
     """
     from rlplatform.evaluation.importer import import_references
 
-    with _errors_as_messages():
+    with errors_as_messages():
         for added in import_references(file, benchmark, suffix=suffix, reference=reference, licence=licence, unit=unit):
             typer.echo(added)
 
@@ -323,7 +316,7 @@ def bench(
     ],
 ) -> None:
     """Run a throughput benchmark: a table, and a result file with the machine recorded."""
-    with _errors_as_messages():
+    with errors_as_messages():
         known = [row[0] for row in _list_benches()]
         if name not in known:
             raise configs.ConfigError(
@@ -333,6 +326,9 @@ def bench(
     runpy.run_module(f"rlplatform.evaluation.bench.{name}", run_name="__main__")
 
 
+cli_grid.register(app)
+
+
 def main() -> None:
     """The console script."""
     app()
@@ -340,10 +336,6 @@ def main() -> None:
 
 def _agents(against: list[str] | None) -> list[str]:
     return [name for given in against or () for name in given.split(",") if name]
-
-
-def _command() -> str:
-    return shlex.join(["rlplatform", *sys.argv[1:]])
 
 
 def _resolve(
@@ -430,7 +422,7 @@ def _progress_shown(config: RunConfig, folder: Path) -> Iterator[Callable[[RunPr
         if at - last >= PLAIN_EVERY_S or now.done == now.total:
             last = at
             done = now.done - first[1].done
-            left = f", {_duration((at - first[0]) / done * (now.total - now.done))} left" if done else ""
+            left = f", {duration((at - first[0]) / done * (now.total - now.done))} left" if done else ""
             console.print(
                 f"{now.stage} {now.done:,} of {now.total:,}{left}  {_facts(now.metrics)}",
                 highlight=False,
@@ -449,12 +441,6 @@ def _facts(metrics: Mapping[str, float]) -> str:
     return "  ".join(
         f"{label} {form.format(metrics[name])}" for label, (name, form) in shown.items() if name in metrics
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _print_result(config: RunConfig, result: Mapping[str, Any]) -> None:
@@ -520,25 +506,3 @@ def _list_benches() -> Iterator[tuple[str, ...]]:
         assert found.origin is not None
         docstring = next(iter(Path(found.origin).read_text().split('"""')[1:2]), "")
         yield module.name, docstring.strip().splitlines()[0] if docstring else ""
-
-
-@contextmanager
-def _errors_as_messages() -> Iterator[None]:
-    """What a user can mend is said in one line; anything else is a bug and keeps its traceback."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        typer.echo(f"rlplatform: {error} (modules of your own are looked for in the current folder, too)", err=True)
-        raise typer.Exit(EXIT_FAILED) from error
-    except (
-        configs.ConfigError,
-        ClusterError,
-        RunDirError,
-        StateError,
-        FileNotFoundError,
-        FileExistsError,
-        FloatingPointError,
-        ValueError,
-    ) as error:
-        typer.echo(f"rlplatform: {error}", err=True)
-        raise typer.Exit(EXIT_FAILED) from error

@@ -155,7 +155,7 @@ class RunDir:
                 return
             if _elsewhere(there) != _elsewhere(text):
                 raise RunDirError(
-                    f"{self.path} holds a run with another {file.name} ({_difference(_elsewhere(there), _elsewhere(text))}); give another --run-dir"
+                    f"{self.path} holds a run with another {file.name} ({difference(_elsewhere(there), _elsewhere(text))}); give another --run-dir"
                 )
             part = file.with_name(file.name + ".part")  # the same run, from now on on another device
             part.write_text(text)
@@ -265,8 +265,8 @@ def _elsewhere(text: str) -> str:
     return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("device: "))
 
 
-def _difference(there: str, asked: str) -> str:
-    """The first line in which two texts differ, in words."""
+def difference(there: str, asked: str) -> str:
+    """The first line in which two configurations differ, in words."""
     for old, new in zip_longest(there.splitlines(), asked.splitlines()):
         if old != new:
             return f"{'nothing' if old is None else repr(old.strip())} there, {'nothing' if new is None else repr(new.strip())} asked"

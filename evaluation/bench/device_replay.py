@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlplatform.device_augment import DeviceStream, augmentation, draw
+from rlplatform.device_augment import augmentation, draw
 from rlplatform.device_replay import DeviceReplay
+from rlplatform.device_streams import DeviceStream
 from rlplatform.provenance import machine, packages
 from rlplatform.replay import Replay
 from rlplatform.streams import Stream
