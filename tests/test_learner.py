@@ -44,7 +44,7 @@ class CountingAgent:
 
 
 def rollout(steps: int, envs: int = 1) -> Rollout:
-    return SimpleNamespace(reward=np.zeros((steps, envs)), episodes=empty_episodes())  # type: ignore[return-value]
+    return SimpleNamespace(reward=np.zeros((steps, envs)), episodes=empty_episodes(), version=0)  # type: ignore[return-value]
 
 
 def learner(agent: CountingAgent, ratio: float) -> Learner:
@@ -116,6 +116,7 @@ def test_ended_games_carry_the_agent_step_of_all_environments_at_which_they_ende
     second = SimpleNamespace(
         reward=np.zeros((3, 2)),
         episodes=Episodes(np.array([0, 2]), np.array([3, 2]), np.array([5.0, -1.0]), np.array([7, 9])),
+        version=0,
     )
     subject.learn([first, rollout(3, 2)])
     subject.learn([first, second])  # type: ignore[list-item]

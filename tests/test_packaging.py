@@ -89,19 +89,35 @@ def test_heavy_packages_are_extras():
     }  # fmt: skip
 
 
+OF_AN_EXTRA = {  # modules that are nothing without it: whoever needs them imports them there, and only then
+    "rlplatform/workers/ray.py": "ray",
+    "evaluation/bench/ray.py": "ray",
+    "envs/simulator.py": "mujoco",
+    "envs/painting.py": "mujoco",
+}
+
+
 def test_what_is_imported_is_declared():
     """A package that only comes along with another one goes missing with it. What an extra brings is imported where used."""
     distribution = {"PIL": "pillow", "ale_py": "ale-py"}
     light = {re.match(r"[\w.-]+", requirement)[0] for requirement in PROJECT["project"]["dependencies"]}
+    extras = {
+        re.match(r"[\w.-]+", each)[0]
+        for extra in PROJECT["project"]["optional-dependencies"].values()
+        for each in extra
+    }
+    assert set(OF_AN_EXTRA.values()) <= extras
     imported = set()
     for name in sources("rlplatform", "agents", "envs", "evaluation"):
         if not name.endswith(".py"):
             continue
+        here = set()
         for node in ast.parse((ROOT / name).read_text()).body:
             if isinstance(node, ast.Import):
-                imported |= {alias.name.split(".")[0] for alias in node.names}
+                here |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                imported.add(node.module.split(".")[0])
+                here.add(node.module.split(".")[0])
+        imported |= here - {OF_AN_EXTRA.get(name)}
     foreign = {distribution.get(name, name) for name in imported - {"rlplatform"} - sys.stdlib_module_names}
     assert {"numpy", "torch"} <= foreign
     assert foreign <= light
