@@ -64,7 +64,12 @@ def ours(task: str, n: int, t: int) -> Callable[[], Any]:
     batch = make(task, n, 0)
     batch.reset()
     actions = np.random.default_rng(0).integers(batch.spec.actions, size=(t, n))
-    return lambda: [batch.step(action) for action in actions]
+
+    def play() -> None:
+        for action in actions:
+            batch.step(action)  # a list of them would measure fresh memory
+
+    return play
 
 
 def gymnax(name: str, n: int, t: int) -> Callable[[], Any]:
