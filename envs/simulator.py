@@ -5,6 +5,7 @@ A simulation that is saved and restored has to go on bit for bit, and MuJoCo's o
   - positions of bodies that Gymnasium reads before a step are those of one physics step ago, not what follows from the state.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ class Outcome(NamedTuple):
     truncated: bool
 
 
-class Simulator:
+class Simulator(ABC):
     """One environment: a MuJoCo model and its data, and a task around them. Subclasses begin, step and draw random numbers."""
 
     stale: tuple[str, ...] = ()  # fields of the data that `step` reads before the physics have moved
@@ -42,27 +43,27 @@ class Simulator:
         self.steps = 0  # agent steps since the episode began
         self._as_loaded = {name: values.copy() for name, values in _fields(model)}
 
+    @abstractmethod
     def begin(self) -> Array:
         """Begin an episode; its first frame."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, action: Array) -> Outcome:
         """One agent step by an action [A] float32 in [-1, 1]."""
-        raise NotImplementedError
 
     def notes(self) -> dict[str, Any]:
         """Numbers that the task keeps in Python."""
         return {}
 
-    def take_notes(self, notes: Mapping[str, Any]) -> None:
+    def take_notes(self, notes: Mapping[str, Any]) -> None:  # noqa: B027  # most tasks note nothing
         """Set what `notes` gave."""
 
+    @abstractmethod
     def random_state(self) -> State:
         """Of the generator that the task draws from."""
-        raise NotImplementedError
 
-    def set_random_state(self, state: State) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def set_random_state(self, state: State) -> None: ...
 
     def state_dict(self) -> State:
         return {

@@ -458,7 +458,7 @@ def _print_result(config: RunConfig, result: Mapping[str, Any]) -> None:
 
 def _print_plan(config: RunConfig, folder: Path) -> None:
     typer.echo(configs.to_yaml(config), nl=False)
-    for name, value in estimate(config).items():
+    for name, value in estimate(config).lines().items():
         typer.echo(f"# {name}: {value}")
     typer.echo(f"# run directory: {folder}")
 

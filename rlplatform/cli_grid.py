@@ -30,12 +30,13 @@ from rlplatform.cli_common import (
     errors_as_messages,
 )
 from rlplatform.evaluation.sweeps import verdicts
+from rlplatform.experiment import estimate
 from rlplatform.grid import EXIT_STOPPED
 from rlplatform.grid.cells import Needs
 from rlplatform.grid.cluster import RayPool, connect
 from rlplatform.grid.drive import Entry, Outcome, State, drive, failures, seconds_left, survey
 from rlplatform.grid.pool import LocalPool, Pool, check_machine
-from rlplatform.reproduce import Grid, hours_of_a_run, plan, write_report
+from rlplatform.reproduce import Grid, plan, write_report
 from rlplatform.sweep.book import Book
 from rlplatform.sweep.confirm import best, cells
 from rlplatform.sweep.schema import Sweep, configure, read_sweep
@@ -329,9 +330,10 @@ def _print_plan(console: Console, grid: Grid, entries: Sequence[Entry], jobs: in
     console.print(grid_table(grid.suite, grid.agent, entries))
     config, needs = grid.cells[0].config, grid.cells[0].needs
     todo = sum(1.0 - entry.share for entry in entries if entry.state is not State.DONE)
-    hours, said = hours_of_a_run(config)
+    cost_of_one = estimate(config)
+    hours = cost_of_one.hours
     typer.echo(f"a run: {config.steps:,} agent steps, {needs}; each in {grid.root}/<task>/seed_<n>")
-    for name, value in said.items():
+    for name, value in cost_of_one.lines().items():
         typer.echo(f"a run of {grid.cells[0].task}, {name}: {value}")
     cost = f"{todo:.1f} runs to go: about {duration(todo * hours * 3600)} one after the other, evaluations not counted"
     cost += f" ({todo * hours * needs.cpus:.2f} CPU-hours"
@@ -344,7 +346,8 @@ def _print_plan(console: Console, grid: Grid, entries: Sequence[Entry], jobs: in
 
 def _print_sweep(asked_for: Sweep, out: Path) -> None:
     config = configure(asked_for, asked_for.tasks[0], 0, {})
-    hours, said = hours_of_a_run(config)
+    cost_of_one = estimate(config)
+    hours = cost_of_one.hours
     runs = asked_for.trials * asked_for.seeds * len(asked_for.tasks)
     again = (asked_for.confirm.top + asked_for.confirm.baseline) * asked_for.confirm.seeds * len(asked_for.tasks)
     again = again if asked_for.confirm.top else 0
@@ -354,7 +357,7 @@ def _print_sweep(asked_for: Sweep, out: Path) -> None:
     typer.echo(
         f"a trial: {len(asked_for.tasks)} tasks x {asked_for.seeds} seeds, scored at {asked_for.milestones} agent steps"
     )
-    for name, value in said.items():
+    for name, value in cost_of_one.lines().items():
         typer.echo(f"a run of {config.task} by the preset, {name}: {value}")
     left = "fewer, since trials are stopped" if asked_for.rungs.first else "no trial is stopped"
     typer.echo(

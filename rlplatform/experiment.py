@@ -132,8 +132,35 @@ def train(
     return run(config, default_folder(config) if run_dir is None else Path(run_dir), placement=placement)
 
 
-def estimate(config: RunConfig) -> dict[str, str]:
-    """What a run will need, by building its parts and timing a few steps: parameters, replay memory, time."""
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will need on this machine."""
+
+    steps: int  # agent steps of the run
+    replay_ratio: float  # gradient steps per agent step
+    acting: int  # parameters of the policy
+    learned: int  # parameters that the optimiser moves; 0: the agent does not say
+    replay_bytes: int | None  # at full capacity; None: there is no replay
+    step_s: float  # of an agent step, while actions are random
+    update_s: float  # of a gradient step
+
+    @property
+    def hours(self) -> float:
+        """Of the run, without its evaluation."""
+        return self.steps * (self.step_s + self.replay_ratio * self.update_s) / 3600
+
+    def lines(self) -> dict[str, str]:
+        """In words."""
+        return {
+            "parameters that act": f"{self.acting:,}" + (f", that are learned: {self.learned:,}" if self.learned else ""),
+            "replay memory at full capacity": "none" if self.replay_bytes is None else f"{self.replay_bytes / 2**30:.2f} GiB",
+            "time of an agent step": f"{1e3 * self.step_s:.1f} ms (while actions are random), of an update {1e3 * self.update_s:.1f} ms",
+            "time of the run on this machine": f"about {self.hours:.1f} hours and its evaluation",
+        }  # fmt: skip
+
+
+def estimate(config: RunConfig) -> Estimate:
+    """What a run will need, by building its parts and timing a few steps."""
     torch.set_num_threads(config.threads)
     agent = make_agent(config)
     actor = Actor(agent.policy(), make_env(config, 1, config.seed, 0), Stream(config.seed, "estimate"))
@@ -153,13 +180,8 @@ def estimate(config: RunConfig) -> dict[str, str]:
     acting = sum(array.numel() for array in _tensors(agent.weights()))
     # By "online" value agents keep what their optimiser moves; another agent's line leaves this number out.
     learned = sum(array.numel() for array in _tensors(agent.state_dict().get("online", {})))
-    hours = config.steps * (step_s + config.agent.replay_ratio * update_s) / 3600
-    return {
-        "parameters that act": f"{acting:,}" + (f", that are learned: {learned:,}" if learned else ""),
-        "replay memory at full capacity": "none" if replay is None else f"{replay.nbytes / 2**30:.2f} GiB",
-        "time of an agent step": f"{1e3 * step_s:.1f} ms (while actions are random), of an update {1e3 * update_s:.1f} ms",
-        "time of the run on this machine": f"about {hours:.1f} hours and its evaluation",
-    }
+    room = None if replay is None else replay.nbytes
+    return Estimate(config.steps, config.agent.replay_ratio, acting, learned, room, step_s, update_s)
 
 
 def _finished(metrics: Metrics) -> None:

@@ -9,7 +9,6 @@ from rlplatform.config import ConfigError, suggestion
 from rlplatform.envs import Suite, suites
 from rlplatform.evaluation.groups import gather
 from rlplatform.evaluation.published import benchmark_of, counterpart
-from rlplatform.experiment import estimate
 from rlplatform.grid.cells import Cell, Needs, check
 from rlplatform.runconfig import RunConfig, default_folder, resolve_config
 
@@ -130,13 +129,6 @@ def parse_seeds(text: str) -> list[int]:
             raise ConfigError(f"seeds {part!r}: the range ends before it begins")
         seeds += range(first, last + 1)
     return list(dict.fromkeys(seeds))
-
-
-def hours_of_a_run(config: RunConfig) -> tuple[float, dict[str, str]]:
-    """Hours that a run takes on this machine without its evaluation, and what `estimate` says. Builds the agent and times it."""
-    said = estimate(config)
-    step_ms, update_ms = (float(ms) for ms in re.findall(r"([\d.]+) ms", said["time of an agent step"]))
-    return config.steps * (step_ms + config.agent.replay_ratio * update_ms) / 3.6e6, said
 
 
 def write_report(grid: Grid, out: Path, command: str, few_seeds: bool = False) -> Path | None:

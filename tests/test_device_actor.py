@@ -91,7 +91,7 @@ class Chooses:
         return action, {"saw": obs.copy(), "log_prob": stream.normal(len(obs))}
 
 
-def same(ours: DeviceRollout, theirs: Rollout) -> None:
+def assert_same(ours: DeviceRollout, theirs: Rollout) -> None:
     assert ours._fields == theirs._fields
     for name, expected in theirs._asdict().items():
         found = getattr(ours, name)
@@ -118,7 +118,7 @@ def test_rollouts_are_the_actors(seed: int, lengths: list[int]) -> None:
     envs = Adapted(Scripted(seed))
     ours = DeviceActor(OnTensors(Random()), envs, Stream(seed, "actor"))
     for k, steps in enumerate(lengths):
-        same(ours.collect({"bias": k % 2}, k, steps), actor.collect({"bias": k % 2}, k, steps))
+        assert_same(ours.collect({"bias": k % 2}, k, steps), actor.collect({"bias": k % 2}, k, steps))
         assert envs.waits == k + 1  # once a rollout
 
 
@@ -138,7 +138,7 @@ def test_native_games_give_the_actors_rollouts(task: str, stack: int, device: st
     for k, steps in enumerate((1, 17, 40)):
         expected = actor.collect({"bias": 0}, k, steps)
         found = ours.collect({"bias": 0}, k, steps)
-        same(found, expected)
+        assert_same(found, expected)
         assert str(found.frame.device).startswith(device)
         ended += len(expected.final_at)
     assert ended > 10
@@ -148,7 +148,7 @@ def test_continuous_actions_and_time_limits() -> None:
     actor, ours = actors("control/Pendulum", "cpu", 1, n=3)
     for k in range(3):
         expected = actor.collect({"bias": 0}, k, 90)
-        same(ours.collect({"bias": 0}, k, 90), expected)
+        assert_same(ours.collect({"bias": 0}, k, 90), expected)
     assert expected.truncated.sum() == 3
 
 
@@ -158,10 +158,10 @@ def test_either_goes_on_from_the_others_state(device: str, stack: int) -> None:
     actor, ours = actors("minatar/Breakout", device, stack)
     actor.collect({"bias": 0}, 0, 21)
     ours.load_state_dict(actor.state_dict())
-    same(ours.collect({"bias": 1}, 1, 30), actor.collect({"bias": 1}, 1, 30))
+    assert_same(ours.collect({"bias": 1}, 1, 30), actor.collect({"bias": 1}, 1, 30))
     back, _ = actors("minatar/Breakout", device, stack, seed=8)
     back.load_state_dict(ours.state_dict())
-    same(ours.collect({"bias": 0}, 2, 30), back.collect({"bias": 0}, 2, 30))
+    assert_same(ours.collect({"bias": 0}, 2, 30), back.collect({"bias": 0}, 2, 30))
 
 
 def test_a_saved_state_is_a_copy() -> None:

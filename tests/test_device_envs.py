@@ -59,7 +59,7 @@ def host(step: DeviceStep) -> Step:
     return Step(frame, reward, terminated, truncated, reset, final_frame[reset], np.flatnonzero(reset))
 
 
-def same(ours, theirs):
+def assert_same(ours, theirs):
     for name, x, y in zip(Step._fields, ours, theirs, strict=True):
         assert x.dtype == y.dtype, name
         np.testing.assert_array_equal(x, y, err_msg=name)
@@ -77,7 +77,7 @@ def both(cpu, device, rng, steps):
     for _ in range(steps):
         action = chosen(rng, cpu)
         expected = cpu.step(action)
-        same(host(device.step(there(action, device))), expected)
+        assert_same(host(device.step(there(action, device))), expected)
         ended += len(expected.final_env)
     device.check()
     return ended
@@ -167,7 +167,7 @@ def test_results_go_where_they_are_told(task, device):
             expected = cpu.step(action)
             kept = final.clone()
             assert ours.step(there(action, ours), out) is out
-            same(host(out), expected)
+            assert_same(host(out), expected)
             np.testing.assert_array_equal(final.cpu()[~expected.reset], kept.cpu()[~expected.reset])
         assert (room[:, :before] == 7).all()
         assert (room[:, before + cells :] == 7).all()
@@ -353,7 +353,7 @@ def test_a_step_is_captured_into_a_graph_and_replayed(task):
         now = chosen(rng, cpu)
         action.copy_(there(now, ours))
         graph.replay()
-        same(host(out), cpu.step(now))
+        assert_same(host(out), cpu.step(now))
     ours.check()
 
 
@@ -372,7 +372,7 @@ def test_steps_run_on_the_current_stream():
         wished.copy_(there(action, ours))
         out = ours.step(wished)
     side.synchronize()
-    same(host(out), cpu.step(action))
+    assert_same(host(out), cpu.step(action))
 
 
 def test_the_bench_compares_and_counts():

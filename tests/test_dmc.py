@@ -2,7 +2,6 @@
 
 import dataclasses
 import threading
-from collections.abc import Mapping
 
 import gymnasium
 import numpy as np
@@ -14,7 +13,7 @@ from rlplatform.envs import DmcProtocol, make, suite_of
 from rlplatform.envs.gym import gym_id
 from rlplatform.evaluation import video
 from rlplatform.streams import Stream
-from rlplatform.types import Step
+from simulated import actions, assert_same, equal, play
 
 pytest.importorskip("dm_control", reason="DeepMind Control is the extra `dmc`")
 
@@ -24,30 +23,6 @@ SEED = 5
 TASKS = [task.partition("/")[2] for task in suite_of("dmc").tasks]
 ALL = [*TASKS, "swimmer-swimmer15"]  # the one of dmc10-resets that dmc28 has not
 SHORT = DmcProtocol(episode_steps=30)
-
-
-def same(a, b):
-    for name, ours, theirs in zip(Step._fields, a, b, strict=True):
-        assert ours.dtype == theirs.dtype, name
-        np.testing.assert_array_equal(ours, theirs, err_msg=name)
-
-
-def equal(a, b):
-    """Whether two states are, to the bit."""
-    if isinstance(a, Mapping):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a.tobytes() == b.tobytes() if isinstance(a, np.ndarray) else a == b
-
-
-def actions(batch, steps, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.uniform(-1, 1, (steps, batch.n, *batch.spec.action_shape)).astype(np.float32)
-
-
-def play(batch, steps, seed=0):
-    return [batch.step(action) for action in actions(batch, steps, seed)]
 
 
 def bare(task, env=0):
@@ -75,7 +50,7 @@ def test_a_saved_environment_goes_on_bit_for_bit(task):
         other.load_state_dict(state)
         assert equal(other.state_dict(), state)
         for ours, theirs in zip(play(other, 25, seed=100), expected, strict=True):
-            same(ours, theirs)
+            assert_same(ours, theirs)
         # float64: a frame in float32 hides what a solver that began elsewhere found in the last bits
         assert equal(other.state_dict(), batch.state_dict())
 
@@ -128,7 +103,7 @@ def test_a_state_survives_the_disk(tmp_path):
     statefile.write(tmp_path, batch.state_dict())
     other.load_state_dict(statefile.read(tmp_path))
     for ours, theirs in zip(play(other, 30), play(batch, 30), strict=True):
-        same(ours, theirs)
+        assert_same(ours, theirs)
 
 
 def test_an_environment_depends_on_its_seed_and_number_alone():
@@ -230,7 +205,7 @@ def test_a_wrong_action_is_refused_and_changes_nothing():
         with pytest.raises(ValueError, match=message):
             batch.step(action)
     for ours, theirs in zip(play(batch, 5), play(twin, 5), strict=True):
-        same(ours, theirs)
+        assert_same(ours, theirs)
     batch.close()
     for call in (batch.reset, batch.state_dict, lambda: batch.step(np.zeros((2, 1), np.float32))):
         with pytest.raises(ValueError, match="closed"):
@@ -269,7 +244,7 @@ def test_a_foreign_or_damaged_state_is_refused_and_changes_nothing(damage, messa
     with pytest.raises(ValueError, match=message):
         batch.load_state_dict(damage(source.state_dict()))
     for ours, theirs in zip(play(batch, 31), play(twin, 31), strict=True):
-        same(ours, theirs)
+        assert_same(ours, theirs)
 
 
 def test_a_simulation_that_diverges_is_named(monkeypatch, tmp_path):
@@ -326,7 +301,7 @@ def test_pixels_go_on_bit_for_bit():
     play(batch, 3)
     other.load_state_dict(batch.state_dict())
     for ours, theirs in zip(play(other, 6), play(batch, 6), strict=True):
-        same(ours, theirs)
+        assert_same(ours, theirs)
 
 
 def test_any_thread_may_draw():

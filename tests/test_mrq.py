@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from going_on import assert_goes_on
 from reference import c51
 from reference import mrq as oracle
 from reference.spr import adamw
-from rlplatform.actor import Actor
 from rlplatform.agents import load_preset, mrq, mrq_net
 from rlplatform.agents.mrq import Agent, gumbel_noise, shifts
 from rlplatform.agents.mrq_config import Config, Release
 from rlplatform.agents.mrq_net import Net, PixelState, Scale
 from rlplatform.config import merge
-from rlplatform.envs import make
 from rlplatform.learner import Learner
 from rlplatform.replay import Batch
 from rlplatform.streams import Stream
@@ -717,38 +716,10 @@ def test_updates_from_pixels(spec):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("task", ["control/CartPole", "control/Pendulum"])
 def test_a_saved_agent_goes_on_bit_for_bit(tmp_path, task, dtype):
+    """Saved in the middle of a period."""
     config = dataclasses.replace(TINY, dtype=dtype, target_period=7)
-
-    def made():
-        envs = make(task, 1, 5)
-        agent = Agent(config, envs.spec, 1, seed=5)
-        return agent, Actor(agent.policy(), envs, Stream(5, "actor")), Learner(agent, 1.0)
-
-    def play(parts, rounds):
-        agent, actor, learner = parts
-        return [learner.learn([actor.collect(agent.weights(), learner.version, 1)]) for _ in range(rounds)]
-
-    first, second = made(), made()
-    play(first, 30)  # in the middle of a period
-    kept, replay = [part.state_dict() for part in first[1:]], first[0].replay.save(tmp_path)
-    copied = copy.deepcopy(kept[1])
-    metrics = play(first, 20)
-    for name, t in copied["agent"]["online"].items():
-        assert torch.equal(kept[1]["agent"]["online"][name], t), f"{name} of a saved state changed"
-    second[1].load_state_dict(kept[0])
-    second[2].load_state_dict(kept[1])
-    second[0].replay.load(tmp_path, replay)
-    again = play(second, 20)
-    assert [{k: float(v) for k, v in m.items()} for m in metrics] == [
-        {k: float(v) for k, v in m.items()} for m in again
-    ]
-    one, other = first[0].state_dict(), second[0].state_dict()
-    for part in ("online", "target"):
-        assert all(torch.equal(t, other[part][name]) for name, t in one[part].items())
-    for name, moments in one["adam"].items():
-        assert all(torch.equal(t, other["adam"][name][key]) for key, t in moments.items())
-    for name in ("noise", "augment", "steps", "updates", "encoder_updates", "terminates", "scale"):
-        assert one[name] == other[name]
+    counters = ("noise", "augment", "steps", "updates", "encoder_updates", "terminates", "scale")
+    assert_goes_on(tmp_path, Agent, config, task, 1.0, counters)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():

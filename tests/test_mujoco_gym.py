@@ -1,14 +1,13 @@
 """Gymnasium's MuJoCo environments. The oracle is gymnasium.make, drawing from the same generator."""
 
 import dataclasses
-from collections.abc import Mapping
 
 import numpy as np
 import pytest
 
 from rlplatform.envs import GymProtocol, make, suite_of
 from rlplatform.streams import Stream
-from rlplatform.types import Step
+from simulated import actions, assert_same, equal, play
 
 pytest.importorskip("mujoco", reason="MuJoCo is in the extra `dmc`")
 
@@ -17,30 +16,6 @@ import gymnasium
 SEED = 3
 NAMES = [task.partition("/")[2] for task in suite_of("gym").tasks]
 VERSIONS = ["v4", "v5"]
-
-
-def same(a, b):
-    for name, ours, theirs in zip(Step._fields, a, b, strict=True):
-        assert ours.dtype == theirs.dtype, name
-        np.testing.assert_array_equal(ours, theirs, err_msg=name)
-
-
-def equal(a, b):
-    """Whether two states are, to the bit."""
-    if isinstance(a, Mapping):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a.tobytes() == b.tobytes() if isinstance(a, np.ndarray) else a == b
-
-
-def actions(batch, steps, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.uniform(-1, 1, (steps, batch.n, *batch.spec.action_shape)).astype(np.float32)
-
-
-def play(batch, steps, seed=0):
-    return [batch.step(action) for action in actions(batch, steps, seed)]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -59,7 +34,7 @@ def test_a_saved_environment_goes_on_bit_for_bit(name, version):
         other.load_state_dict(state)
         assert equal(other.state_dict(), state)
         for ours, theirs in zip(play(other, 40, seed=100), expected, strict=True):
-            same(ours, theirs)
+            assert_same(ours, theirs)
         assert equal(other.state_dict(), batch.state_dict())
 
 

@@ -260,7 +260,7 @@ def config_of(task: str, actors: int, lag: int, *more: str, steps: int = 160, pr
     return resolve_config(preset, task, [*common, *more], seed=5, steps=steps, imports=("ray_toys",))
 
 
-def compare_runs(folder: Path, config: Any) -> None:
+def assert_local_and_ray_agree(folder: Path, config: Any) -> None:
     run(config, folder / "here")
     run(config, folder / "there", placement=HERE)
     assert_same_run(folder / "here", folder / "there")
@@ -274,7 +274,7 @@ QUICK = {(4, 1)}
     ("actors", "lag"), [pytest.param(*cell, marks=[] if cell in QUICK else pytest.mark.slow) for cell in GRID]
 )
 def test_a_run_on_catch_is_the_local_run(tmp_path: Path, actors: int, lag: int) -> None:
-    compare_runs(tmp_path, config_of("catch", actors, lag, "agent.min_replay=30"))
+    assert_local_and_ray_agree(tmp_path, config_of("catch", actors, lag, "agent.min_replay=30"))
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,9 @@ def test_a_run_on_catch_is_the_local_run(tmp_path: Path, actors: int, lag: int) 
 def test_a_run_on_real_games_is_the_local_run(
     tmp_path: Path, task: str, actors: int, lag: int, more: list[str]
 ) -> None:
-    compare_runs(tmp_path, config_of(task, actors, lag, *more, preset="der" if "atari" in task else "c51"))
+    assert_local_and_ray_agree(
+        tmp_path, config_of(task, actors, lag, *more, preset="der" if "atari" in task else "c51")
+    )
 
 
 def test_a_run_whose_games_cannot_be_saved_says_what_a_death_cut(

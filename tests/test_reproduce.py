@@ -18,11 +18,12 @@ from typer.testing import CliRunner
 
 from rlplatform.cli import EXIT_FAILED, app
 from rlplatform.cli_grid import grid_table, shown
+from rlplatform.experiment import Estimate
 from rlplatform.grid import EXIT_STOPPED
 from rlplatform.grid.cells import LOG, Cell, Needs, check, held, standing, tail
 from rlplatform.grid.drive import Entry, State, drive, failures, seconds_left, survey
 from rlplatform.grid.pool import LocalPool, LostError
-from rlplatform.reproduce import command_of, hours_of_a_run, parse_seeds, plan
+from rlplatform.reproduce import command_of, parse_seeds, plan
 from rlplatform.rundir import RunDirError
 
 SMALL = ["eval.episodes=3", "log_every=50", "checkpoint_every=100", "agent.hidden=16", "agent.replay_ratio=0.25"]
@@ -106,11 +107,15 @@ def test_the_command_of_a_run_can_be_typed_by_hand(tmp_path):
     assert "--steps" not in command_of(grid.cells[0].config, grid.cells[0].folder, (), None, None)
 
 
-def test_the_cost_is_read_from_what_an_estimate_says(monkeypatch):
-    cell = plan("catch", "c51", overrides=["agent.replay_ratio=4"], steps=36_000).cells[0]
-    said = {"time of an agent step": "2.5 ms (while actions are random), of an update 10.0 ms"}
-    monkeypatch.setattr("rlplatform.reproduce.estimate", lambda config: said)
-    assert hours_of_a_run(cell.config)[0] == pytest.approx(36_000 * (2.5 + 4 * 10.0) / 1000 / 3600)
+def test_what_a_run_costs():
+    found = Estimate(36_000, 4.0, 1_000, 1_234, 3 * 2**29, step_s=0.0025, update_s=0.01)
+    assert found.hours == pytest.approx(36_000 * (0.0025 + 4 * 0.01) / 3600)
+    assert list(found.lines().values()) == [
+        "1,000, that are learned: 1,234",
+        "1.50 GiB",
+        "2.5 ms (while actions are random), of an update 10.0 ms",
+        "about 0.4 hours and its evaluation",
+    ]
 
 
 def test_a_dry_run_says_what_is_there_and_what_it_costs(tmp_path, monkeypatch):

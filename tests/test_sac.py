@@ -1,6 +1,5 @@
 """SAC against its definition in float64: losses and whole updates; its resets, acting and state."""
 
-import copy
 import dataclasses
 import math
 from typing import Any
@@ -9,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from going_on import assert_goes_on
 from reference import c51
 from reference import sac as oracle
-from rlplatform.actor import Actor
 from rlplatform.agents import load_preset, sac
 from rlplatform.agents.sac import Agent, Config, Net, sample_action
 from rlplatform.config import merge
-from rlplatform.envs import make
 from rlplatform.learner import Learner
 from rlplatform.nets import orthogonal_
 from rlplatform.replay import Batch
@@ -320,38 +318,9 @@ def test_random_steps_are_uniform():
 def test_a_saved_agent_goes_on_bit_for_bit(tmp_path):
     """Across a reset: at step 40, of 50."""
     config = dataclasses.replace(TINY, reset=dataclasses.replace(WHOLE, every=20))
-
-    def made():
-        envs = make("control/Pendulum", 1, 5)
-        agent = Agent(config, envs.spec, 1, seed=5)
-        return agent, Actor(agent.policy(), envs, Stream(5, "actor")), Learner(agent, 2.0)
-
-    def play(parts, rounds):
-        agent, actor, learner = parts
-        return [learner.learn([actor.collect(agent.weights(), learner.version, 1)]) for _ in range(rounds)]
-
-    first, second = made(), made()
-    play(first, 30)
-    kept, replay = [part.state_dict() for part in first[1:]], first[0].replay.save(tmp_path)
-    copied = copy.deepcopy(kept[1])
-    metrics = play(first, 20)
-    for name, t in copied["agent"]["online"].items():
-        assert torch.equal(kept[1]["agent"]["online"][name], t), f"{name} of a saved state changed"
-    second[1].load_state_dict(kept[0])
-    second[2].load_state_dict(kept[1])
-    second[0].replay.load(tmp_path, replay)
-    again = play(second, 20)
-    assert [{k: float(v) for k, v in m.items()} for m in metrics] == [
-        {k: float(v) for k, v in m.items()} for m in again
-    ]
-    one, other = first[0].state_dict(), second[0].state_dict()
-    for part in ("online", "target"):
-        assert all(torch.equal(t, other[part][name]) for name, t in one[part].items())
-    for name, moments in one["adam"].items():
-        assert all(torch.equal(t, other["adam"][name][key]) for key, t in moments.items())
-    for name in ("noise", "reset_draws", "resets", "steps"):
-        assert one[name] == other[name]
-    assert one["resets"] == {"count": 2}
+    counters = ("noise", "reset_draws", "resets", "steps")
+    state = assert_goes_on(tmp_path, Agent, config, "control/Pendulum", 2.0, counters)
+    assert state["resets"] == {"count": 2}
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():

@@ -39,27 +39,38 @@ PARTS = ("encoder", "projection", "head", "transition", "predictor")
 
 def main() -> None:
     """Train, compare at the checkpoints, print a table, write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser = parser_of(__doc__, "atari/Pong", 5_000, "bf16")
     parser.add_argument("--preset", default="der")
-    parser.add_argument("--task", default="atari/Pong")
-    parser.add_argument("--steps", type=int, default=5_000, help="agent steps of the run")
-    parser.add_argument("--checkpoints", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "bf16.json")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     preset = load_preset(given.preset, suite_of(given.task).name)
     config = merge(Config(), preset.config, overrides=given.overrides)
     rows = compare_along_run(config, given.task, preset.variant, given.steps, given.checkpoints, given.seed)
+    show(given, given.preset, rows)
+
+
+def parser_of(doc: str | None, task: str, steps: int, out: str) -> argparse.ArgumentParser:
+    """The command line of a comparison, with these defaults."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--task", default=task)
+    parser.add_argument("--steps", type=int, default=steps, help="agent steps of the run")
+    parser.add_argument("--checkpoints", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / f"{out}.json")
+    return parser
+
+
+def show(given: argparse.Namespace, preset: str, rows: list[dict[str, float]]) -> None:
+    """Write the result and print its table."""
     named = {"task": given.task, "steps": given.steps, "seed": given.seed, "overrides": given.overrides}
-    result = {"preset": given.preset, **named, "rows": rows, "worst": worst(rows), **provenance()}
+    result = {"preset": preset, **named, "rows": rows, "worst": worst(rows), **provenance()}
     given.out.parent.mkdir(exist_ok=True)
     given.out.write_text(json.dumps(result, indent=1) + "\n")
-    print("  ".join(f"{name:>12}" for name in rows[0]))
+    print("  ".join(f"{name:>15}" for name in rows[0]))
     for row in rows:
-        print("  ".join(f"{value:>12.4g}" for value in row.values()))
+        print("  ".join(f"{value:>15.4g}" for value in row.values()))
     print("worst:", json.dumps(result["worst"]))
 
 

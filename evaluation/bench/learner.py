@@ -18,7 +18,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,20 @@ def main() -> None:
         print(learner_gpu.beside(rows))
 
 
+def medians(kinds: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Seconds that each takes: the median over rounds in which all have their turn. The first calls, which compile kernels, are
+    not counted."""
+    for step in kinds.values():
+        step()
+    seconds: dict[str, list[float]] = {name: [] for name in kinds}
+    for _ in range(repeats):
+        for name, step in kinds.items():
+            start = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: float(np.median(times)) for name, times in seconds.items()}
+
+
 def measure(preset: str, dtype: str, threads: int, actions: int, repeats: int) -> dict[str, Any]:
     """One row: medians over `repeats` rounds of one full step, one bare step, one matrix product and one action each."""
     torch.set_num_threads(threads)
@@ -103,15 +117,7 @@ def measure(preset: str, dtype: str, threads: int, actions: int, repeats: int) -
         "matmul": lambda: matrix @ matrix,
         "act": lambda: policy.act(obs, actor),
     }
-    for step in kinds.values():
-        step()  # first calls compile kernels
-    seconds: dict[str, list[float]] = {name: [] for name in kinds}
-    for _ in range(repeats):
-        for name, step in kinds.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    median = {name: float(np.median(times)) for name, times in seconds.items()}
+    median = medians(kinds, repeats)
     flops = counter.get_total_flops()
     ceiling = 2 * SIDE**3 / median["matmul"]
     return {

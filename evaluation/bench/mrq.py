@@ -22,7 +22,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,12 +32,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rlplatform.agents import mrq, mrq_net, sac
 from rlplatform.agents.mrq_config import Config
+from rlplatform.evaluation.bench.learner import SIDE, medians
 from rlplatform.provenance import provenance
 from rlplatform.replay import Replay
 from rlplatform.streams import Stream
 from rlplatform.types import Rollout, Spec, empty_episodes
 
-SIDE = 1024  # of the matrices of the ceiling
 STORED = 2_000  # transitions
 PERIOD = 10  # updates between copies to the targets
 TASKS = {
@@ -109,15 +108,7 @@ def measure(task: str, dtype: str, threads: int, batch: int, repeats: int) -> di
         "matmul": lambda: matrix @ matrix,
         "act": lambda: policy.act(obs, actor),
     }
-    for step in kinds.values():
-        step()  # first calls compile kernels
-    seconds: dict[str, list[float]] = {name: [] for name in kinds}
-    for _ in range(repeats):
-        for name, step in kinds.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    median = {name: float(np.median(times)) for name, times in seconds.items()}
+    median = medians(kinds, repeats)
     learned, flops = median["learn"] / updates, counter.get_total_flops()
     ceiling = 2 * SIDE**3 / median["matmul"]
     return {
@@ -228,13 +219,7 @@ def lap(items: int, batch: int, repeats: int = 50) -> dict[str, float]:
         "whole_items_us": lambda: replay.sample(batch, 3, 0.99, 0, out),
         "indices_by_cumsum_us": by_sum,
     }
-    seconds: dict[str, list[float]] = {name: [] for name in kinds}
-    for _ in range(repeats):
-        for name, draw in kinds.items():
-            start = time.perf_counter()
-            draw()
-            seconds[name].append(time.perf_counter() - start)
-    return {"items": items, "batch": batch} | {name: 1e6 * float(np.median(times)) for name, times in seconds.items()}
+    return {"items": items, "batch": batch} | {name: 1e6 * seconds for name, seconds in medians(kinds, repeats).items()}
 
 
 def _text(value: Any) -> str:

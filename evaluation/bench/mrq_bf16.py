@@ -10,10 +10,7 @@ of the run, for one step of the encoder and one of value and policy:
   batch_*       for scale: between the float32 gradients of these batches and of others
 """
 
-import argparse
 import dataclasses
-import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,8 +23,8 @@ from rlplatform.agents.mrq import PARTS, Agent
 from rlplatform.agents.mrq_config import Config
 from rlplatform.config import merge
 from rlplatform.envs import make, suite_of
+from rlplatform.evaluation.bench.bf16 import parser_of, show
 from rlplatform.learner import Learner
-from rlplatform.provenance import provenance
 from rlplatform.replay import Batch
 from rlplatform.streams import Stream
 
@@ -36,30 +33,11 @@ LOSSES = ("dynamics", "reward", "value")
 
 def main() -> None:
     """Train, compare at the checkpoints, print a table, write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--task", default="control/Pendulum")
-    parser.add_argument("--steps", type=int, default=3_000, help="agent steps of the run")
-    parser.add_argument("--checkpoints", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "mrq_bf16.json")
-    given = parser.parse_args()
+    given = parser_of(__doc__, "control/Pendulum", 3_000, "mrq_bf16").parse_args()
     torch.set_num_threads(given.threads)
     config = merge(Config(), load_preset("mrq", suite_of(given.task).name).config, overrides=given.overrides)
     rows = compare_along_run(config, given.task, given.steps, given.checkpoints, given.seed)
-    worst = {
-        name: (min if name.startswith("cosine") else max)(row[name] for row in rows)
-        for name in rows[0]
-        if name not in ("step", "updates")
-    }
-    named = {"task": given.task, "steps": given.steps, "seed": given.seed, "overrides": given.overrides}
-    given.out.parent.mkdir(exist_ok=True)
-    given.out.write_text(json.dumps({**named, "rows": rows, "worst": worst, **provenance()}, indent=1) + "\n")
-    print("  ".join(f"{name:>15}" for name in rows[0]))
-    for row in rows:
-        print("  ".join(f"{value:>15.4g}" for value in row.values()))
-    print("worst:", json.dumps(worst))
+    show(given, "mrq", rows)
 
 
 def compare_along_run(config: Config, task: str, steps: int, checkpoints: int, seed: int) -> list[dict[str, float]]:
