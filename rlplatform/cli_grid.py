@@ -36,6 +36,7 @@ from rlplatform.grid.cells import Needs
 from rlplatform.grid.cluster import RayPool, connect
 from rlplatform.grid.drive import Entry, Outcome, State, drive, failures, seconds_left, survey
 from rlplatform.grid.pool import LocalPool, Pool, check_machine
+from rlplatform.ray_join import prepare
 from rlplatform.reproduce import Grid, plan, write_report
 from rlplatform.sweep.book import Book
 from rlplatform.sweep.confirm import best, cells
@@ -132,6 +133,7 @@ def sweep(
         if dry_run:
             _print_sweep(asked_for, out)
             return
+        prepare()
         from rlplatform.sweep import tune  # Ray and Optuna, or a word on how to get them
 
         console = Console(highlight=False)

@@ -29,6 +29,7 @@ from rlplatform.loop import train as rounds_of
 from rlplatform.perf import Clock
 from rlplatform.placement import ClusterError, Placement
 from rlplatform.provenance import provenance
+from rlplatform.ray_join import prepare
 from rlplatform.runconfig import (
     RunConfig,
     default_folder,
@@ -39,6 +40,7 @@ from rlplatform.runconfig import (
     read_config,
     require_device,
     resolve_config,
+    with_later_keys,
 )
 from rlplatform.rundir import RunDir, read_checkpoint
 from rlplatform.streams import Stream
@@ -103,7 +105,7 @@ def run(
             "provenance.json": json.dumps(facts | {"placement": dataclasses.asdict(placement)}, indent=2),
         }
         logs = {"evals.csv": HEADER, "episodes.csv": EPISODES_HEADER, "restarts.csv": RESTARTS_HEADER}
-        directory = open_.enter_context(closing(RunDir(folder, files, logs)))
+        directory = open_.enter_context(closing(RunDir(folder, files, logs, with_later_keys)))
         if not directory.finished:
             _Run(config, directory, on_progress, should_stop, clock, elsewhere, exact).go()
         result: Mapping[str, Any] = json.loads((folder / "result.json").read_text())
@@ -203,6 +205,7 @@ def _can_be_saved(config: RunConfig) -> bool:
 
 def _ray_workers(config: RunConfig, placement: Placement, clock: Clock) -> Any:
     """RayWorkers, which only somebody with Ray installed can have."""
+    prepare()
     try:
         from rlplatform.workers.ray import RayWorkers
     except ModuleNotFoundError as error:

@@ -15,7 +15,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,13 @@ class RunDirError(RuntimeError):
 class RunDir:
     """A run's folder, locked for this process while it is open."""
 
-    def __init__(self, path: Path, files: Mapping[str, str], logs: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        files: Mapping[str, str],
+        logs: Mapping[str, str],
+        complete: Callable[[str], str] = lambda text: text,
+    ) -> None:
         """Open or create a run; unless it is finished, cut its logs back to its last checkpoint.
 
         Args:
@@ -43,8 +49,9 @@ class RunDir:
             files: name -> text, written when the run is new. A run that is there must hold the same text under each name
                 that ends in ".yaml" or "protocol.json", but for the device: another configuration may not go on in its place.
             logs: name -> first line, of the append-only files beside metrics.jsonl.
+            complete: a configuration that an older version wrote -> the same with the keys that have come since.
         """
-        self.path = path
+        self.path, self._complete = path, complete
         self._events: _Events | None = None  # TensorBoard's writer, opened with the first line logged
         path.mkdir(parents=True, exist_ok=True)
         self._lock = (path / "lock").open("w")
@@ -153,10 +160,11 @@ class RunDir:
             there = file.read_text()
             if there == text:
                 return
-            if _elsewhere(there) != _elsewhere(text):
-                raise RunDirError(
-                    f"{self.path} holds a run with another {file.name} ({difference(_elsewhere(there), _elsewhere(text))}); give another --run-dir"
-                )
+            there = self._complete(there) if file.suffix == ".yaml" else _filled(there, text)
+            if found := departure(there, text):
+                raise RunDirError(f"{self.path} holds a run with another {file.name} ({found}); give another --run-dir")
+            if there == text:
+                return
             part = file.with_name(file.name + ".part")  # the same run, from now on on another device
             part.write_text(text)
             part.rename(file)
@@ -258,6 +266,27 @@ def _steps(path: Path) -> list[int]:
 
 def _name(step: int) -> str:
     return f"step_{step:010d}"
+
+
+def departure(there: str, asked: str) -> str:
+    """The first line in which the configuration that is there departs from the one that is asked for, in words; "": in none but the
+    device."""
+    ours, theirs = _elsewhere(there), _elsewhere(asked)
+    return "" if ours == theirs else difference(ours, theirs)
+
+
+def _filled(there: str, asked: str) -> str:
+    """A JSON object with the keys that have come since: by now config.yaml, which holds all of protocol.json, was found the same."""
+
+    def fill(old: Any, new: Any) -> Any:
+        if not (isinstance(old, dict) and isinstance(new, dict)):
+            return old
+        return {
+            **{key: fill(old[key], new[key]) if key in old else new[key] for key in new},
+            **{k: v for k, v in old.items() if k not in new},
+        }
+
+    return json.dumps(fill(json.loads(there), json.loads(asked)), indent=2)
 
 
 def _elsewhere(text: str) -> str:

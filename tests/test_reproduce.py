@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from rlplatform.cli import EXIT_FAILED, app
 from rlplatform.cli_grid import grid_table, shown
-from rlplatform.experiment import Estimate
+from rlplatform.experiment import Estimate, Stopped, run
 from rlplatform.grid import EXIT_STOPPED
 from rlplatform.grid.cells import LOG, Cell, Needs, check, held, standing, tail
 from rlplatform.grid.drive import Entry, State, drive, failures, seconds_left, survey
@@ -90,6 +90,30 @@ def test_a_folder_with_a_run_of_another_configuration_is_refused_before_anything
     grid_of(tmp_path)
     with pytest.raises(RunDirError, match="seed_1 holds a run of another configuration .*batch: 32.*batch: 16"):
         grid_of(tmp_path, overrides=["agent.batch=16"])
+
+
+def test_a_run_that_was_begun_before_a_key_had_come_goes_on(tmp_path):
+    """An older config.yaml lacks it; the run had the default, and may not go on with anything else."""
+    cell = grid_of(tmp_path, seeds="1", steps=120).cells[0]
+    with pytest.raises(Stopped):
+        run(cell.config, cell.folder, should_stop=lambda: True)
+    config, protocol = cell.folder / "config.yaml", cell.folder / "protocol.json"
+    later = {"actor_threads: 0\n", "device: cpu\n", "  lanes: 16\n"}
+    lines = config.read_text().splitlines(keepends=True)
+    assert later <= set(lines)
+    config.write_text("".join(line for line in lines if line not in later))
+    evaluation = json.loads(protocol.read_text())
+    del evaluation["evaluation"]["lanes"]
+    protocol.write_text(json.dumps(evaluation, indent=2))
+    before = config.read_bytes()
+    check(cell)
+    other = replace(cell, config=replace(cell.config, actor_threads=2))
+    with pytest.raises(RunDirError, match="'actor_threads: 0' there, 'actor_threads: 2' asked"):
+        check(other)
+    with pytest.raises(RunDirError, match="another config.yaml .*'actor_threads: 0' there, 'actor_threads: 2' asked"):
+        run(other.config, cell.folder)
+    assert run(cell.config, cell.folder)["step"] == 120
+    assert config.read_bytes() == before
 
 
 def test_what_a_run_needs():
@@ -532,18 +556,22 @@ def test_addresses_that_cannot_be_joined_are_refused_within_seconds(monkeypatch)
     start = time.monotonic()
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and does not listen
-        assert f"no Ray cluster at 127.0.0.1:{nobody.getsockname()[1]}" in refused(
+        assert f"no Ray answers at 127.0.0.1:{nobody.getsockname()[1]}: " in refused(
             f"127.0.0.1:{nobody.getsockname()[1]}"
         )
-    assert "expected auto, local or HOST:PORT" in refused("somewhere")
-    assert "expected auto, local or HOST:PORT" in refused("host:port")
+    assert "give local, auto or HOST:PORT" in refused("somewhere")
+    assert "give local, auto or HOST:PORT" in refused("host:port")
     assert "not a client's server" in refused("ray://127.0.0.1:10001")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    assert "no Ray cluster at 127.0.0.1:1" in refused("auto")
+    assert "no Ray answers at 127.0.0.1:1: " in refused("auto")
     assert time.monotonic() - start < 30
-    monkeypatch.setattr(cluster, "JOIN_S", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        assert "answers, but not as a Ray cluster does" in refused(f"127.0.0.1:{other.getsockname()[1]}")
+    monkeypatch.setattr("rlplatform.ray_join.PROBE_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        there = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert f"no Ray answers at {there}: timed out" in refused(there)
+        monkeypatch.setattr(cluster, "check_address", lambda address: address)  # as if it had greeted as gRPC does
+        monkeypatch.setattr(cluster, "JOIN_S", 0.5)
+        assert "answers, but not as a Ray cluster does" in refused(there)
 
 
 def test_a_cluster_of_another_version_is_said_with_both():
