@@ -44,7 +44,7 @@ from rlplatform.sweep.schema import Sweep, configure, read_sweep
 from rlplatform.sweep.summary import found as found_in
 from rlplatform.sweep.summary import in_words
 from rlplatform.sweep.summary import write_report as write_sweep_report
-from rlplatform.sweep.trial import cells_of
+from rlplatform.sweep.trial import most
 
 WIDE = 12  # seeds that a table has a column each for
 MARKS = {
@@ -163,7 +163,6 @@ def _search(
 ) -> bool:  # fmt: skip
     """Trials, then the best on held-out seeds; whether nothing failed. Ray is joined where there is something to run."""
     asked_for = book.sweep
-    first = cells_of(asked_for, book.folder, {}, range(1))[0]
     joined = False
 
     def say(line: str) -> None:
@@ -172,7 +171,7 @@ def _search(
     def join() -> None:
         nonlocal joined
         if not joined:
-            say(f"Ray: {connect(ray_address, first.needs, asked_for.parallel)}")
+            say(f"Ray: {connect(ray_address, most(asked_for), asked_for.parallel)}")
             rearm()
             joined = True
 

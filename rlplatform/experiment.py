@@ -89,13 +89,17 @@ def run(
         FloatingPointError: NaN or infinity in a reward, a frame or a loss.
     """
     torch.set_num_threads(config.threads)
-    require_device(config.device)
+    if (
+        not placement.learner_gpus
+    ):  # else torch would settle on all GPUs of the machine before Ray has said which are ours
+        require_device(config.device)
     exact = _can_be_saved(config)
     with ExitStack() as open_:
         clock = Clock()
         elsewhere = None
         if placement.ray and not (folder / "result.json").exists():
             elsewhere = open_.enter_context(closing(_ray_workers(config, placement, clock)))
+        require_device(config.device)
         facts = provenance(config.task) | {"backend": config.backend, "exact_resume": exact}
         files = {
             "config.yaml": configs.to_yaml(config),

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -26,6 +27,7 @@ from rlplatform.segments import sync_folder
 from rlplatform.types import State
 
 KEEP_CHECKPOINTS = 2  # the last, and the one before it
+LOCK_TRIES, LOCK_PAUSE_S = 10, 0.02
 
 
 class RunDirError(RuntimeError):
@@ -55,11 +57,9 @@ class RunDir:
         self._events: _Events | None = None  # TensorBoard's writer, opened with the first line logged
         path.mkdir(parents=True, exist_ok=True)
         self._lock = (path / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(self._lock):
             self._lock.close()
-            raise RunDirError(f"{path} is in use by another process") from None
+            raise RunDirError(f"{path} is in use by another process")
         self._logs: dict[str, Any] = {}
         try:
             (path / "checkpoints" / "replay").mkdir(parents=True, exist_ok=True)
@@ -300,6 +300,19 @@ def difference(there: str, asked: str) -> str:
         if old != new:
             return f"{'nothing' if old is None else repr(old.strip())} there, {'nothing' if new is None else repr(new.strip())} asked"
     return "only in white space"
+
+
+def _taken(lock: Any) -> bool:
+    """Whether we have the lock: whoever only asks whether a run is under way has it for a moment, which is waited for."""
+    for left in reversed(range(LOCK_TRIES)):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if left:
+                time.sleep(LOCK_PAUSE_S)
+        else:
+            return True
+    return False
 
 
 def _remove_leftovers(path: Path) -> None:

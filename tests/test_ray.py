@@ -28,7 +28,7 @@ from rlplatform.workers.local import LocalWorkers
 from rlplatform.workers.ray import RayWorkers, Restart
 from test_same_run import assert_same_run, leaves
 
-HERE = Placement("auto", actor_cpus=0.25)
+HERE = Placement("auto", actor_cpus=0.25, start_s=180.0)  # four processes import torch on a machine that may be busy
 TINY = ["agent.hidden=16", "agent.batch=8", "log_every=40", "checkpoint_every=60", "eval.episodes=2"]
 
 
@@ -205,6 +205,16 @@ def test_an_actor_that_cannot_be_made_says_why() -> None:
     with pytest.raises(ClusterError, match="actor 0 could not be made: ValueError: no such game"):
         workers.start(ray_toys.weights_of(0), 0, 1)
     workers.close()
+
+
+def test_an_actor_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
+    restarts: list[Restart] = []
+    make = partial(ray_toys.make_late, flag=tmp_path / "flag")
+    workers = RayWorkers(make, 1, 1, 1, HERE, on_restart=restarts.append)
+    rollouts = play(workers, 3, 1)
+    workers.close()
+    assert [(restart.actor, restart.rounds) for restart in restarts] == [(0, 2)]
+    assert_equal_rollouts(rollouts, local(1, 1, 3))
 
 
 def test_another_version_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -219,6 +219,31 @@ def test_where_a_run_was_begun_is_no_part_of_what_it_is(tmp_path: Path) -> None:
     assert experiment.run(config, tmp_path, placement=Placement("no-such-host.invalid:1")) == first
 
 
+def test_the_learners_gpus_are_reserved_before_torch_looks_for_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It settles on what CUDA_VISIBLE_DEVICES names at its first look."""
+    config = resolve_config("c51", "catch", ["agent.hidden=8", "agent.min_replay=20", "eval.episodes=1"], steps=60)
+    order: list[str] = []
+
+    class ClosedError(Exception): ...
+
+    def look(device: str) -> None:
+        order.append("look")
+        if len(order) > 1:
+            raise ClosedError
+
+    class Workers:
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(experiment, "_ray_workers", lambda *_: order.append("reserve") or Workers())
+    monkeypatch.setattr(experiment, "require_device", look)
+    with pytest.raises(ClosedError):
+        experiment.run(config, tmp_path / "run", placement=Placement("auto", learner_gpus=0.5))
+    assert order == ["reserve", "look"]
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_cluster_that_goes_down_with_the_learner_is_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A preemption may end the actors' processes first: what is on the disk is good, and the exit code says so."""
     config = resolve_config("c51", "catch", ["agent.hidden=8", "agent.min_replay=20", "eval.episodes=1"], steps=60)

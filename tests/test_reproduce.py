@@ -457,6 +457,34 @@ def test_a_whole_grid_reports_at_its_end_and_is_recognised(tmp_path, monkeypatch
     assert "holds a run of another configuration" in other.output
 
 
+MINE = """
+from rlplatform.envs import Suite, make, register
+
+def mine(task, n, seed, first_env, protocol, **_):
+    return make("catch", n, seed, first_env)
+
+register("mine", mine, Suite(name="ours", tasks=("mine",), steps=60))
+"""
+
+
+def test_a_suite_of_ones_own_from_a_folder_that_looks_like_the_package(tmp_path):
+    """Modules in the current folder are found, and a checkout there does not hide what is installed."""
+    (tmp_path / "rlplatform").mkdir()
+    (tmp_path / "rlplatform" / "__init__.py").write_text("raise ImportError('the checkout')")
+    (tmp_path / "mine.py").write_text(MINE)
+    driver = [sys.executable, "-P", *command("ours", "c51", "--import", "mine", "--seeds", "1", *SMALL)[1:]]
+    done = subprocess.run(driver, capture_output=True, text=True, check=False, timeout=LIMIT, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "runs/ours/c51/mine/seed_0/result.json").read_text())["step"] == 60
+    (tmp_path / "mine.yaml").write_text(
+        "agent: c51\nsuite: ours\nimports: [mine]\nspace: {agent.n: {type: int, low: 1, high: 5}}\n"
+    )
+    driver[4:] = ["sweep", "mine.yaml", "--dry-run"]
+    done = subprocess.run(driver, capture_output=True, text=True, check=False, timeout=LIMIT, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "20 trials of 1 keys" in done.stdout
+
+
 def test_a_cell_that_crashes_hurts_no_other_and_is_listed_with_its_log(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # The second cell's checkpoint is damaged: its run says so and ends with 1, every time.

@@ -21,12 +21,13 @@ from rlplatform.cli_grid import grid_table
 from rlplatform.evaluation.sweep_report import held_out_csv, to_markdown, trials_csv, write
 from rlplatform.evaluation.sweeps import BASELINE, Candidate, Found, Rung, Score, Trial, gap, ranked, score, verdicts
 from rlplatform.experiment import Estimate
+from rlplatform.grid.cells import Needs
 from rlplatform.grid.drive import survey
 from rlplatform.rundir import RunDirError
 from rlplatform.sweep.book import Book, read_trial
 from rlplatform.sweep.confirm import best, candidates, cells, held_out
 from rlplatform.sweep.schema import Param, Rungs, check, configure, identity, overrides_of, parse, read_sweep
-from rlplatform.sweep.trial import advance, cells_of, normalise, score_at
+from rlplatform.sweep.trial import advance, cells_of, most, normalise, score_at
 
 SMALL = ["eval.episodes=2", "log_every=50", "agent.hidden=8", "agent.replay_ratio=0.1", "agent.min_replay=40"]
 YAML = {
@@ -102,6 +103,7 @@ def test_a_sweep_as_it_is_read(tmp_path):
         ({"suite": "control", "tasks": ["CartPole", "Acrobot"]}, "CartPole, Acrobot have none: give one"),
         ({"scale": {"Pong": [0, 1]}}, "'Pong' is not among the tasks"),
         ({"scale": {"catch": [1, 1]}}, "two unlike finite scores"),
+        ({"scale": 3}, "scale: expected task: [score that is 0, score that is 1], got 3"),
         ({"name": "../x"}, "name must be the name of a folder"),
     ],
 )  # fmt: skip
@@ -139,6 +141,19 @@ def test_the_configuration_of_a_run():
     assert config.eval.every == 100  # rungs are evaluations
     assert configure(sweep, "catch", 1, {}, confirm=True).eval.every == 0
     assert overrides_of(sweep, {"a": True, "b": "x", "c": 1e-4}, confirm=True) == [*SMALL, "a=true", "b=x", "c=0.0001"]
+
+
+def test_runs_ask_for_the_threads_and_actors_that_they_try(tuning):
+    space = {
+        **YAML["space"],
+        "threads": {"type": "choice", "choices": [2, 1]},
+        "actors": {"type": "int", "low": 1, "high": 3},
+    }
+    sweep = sweep_of(space=space, parallel=2, gpus=0.5, scale=None)
+    assert most(sweep) == Needs(6, 0.5)
+    assert most(sweep_of()) == Needs(1)
+    held = tuning.places(sweep, {"params": {"threads": 2, "actors": 2}})
+    assert held.bundles == [{"CPU": 4.0, "GPU": 0.5}] * 2
 
 
 def test_scores_are_on_the_scale_of_the_sweep_or_the_suite():

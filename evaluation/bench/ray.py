@@ -52,6 +52,7 @@ CASES = (  # name, preset, its task, environments, steps
     ("atari, der, long rounds", "der", "atari/Pong", 16, 64),
     ("atari, bbf, a step a round", "bbf", "atari/Pong", 1, 1),
 )
+STRETCHES = 10  # of the measurement of the object store; at the least a sample each
 TASK, PRESET = "minatar/Breakout", "c51"
 ENVS, STEPS, RATIO = 16, 16, 1 / 64  # of an actor; gradient steps per agent step
 
@@ -225,7 +226,8 @@ def waiting(actors: int, rounds: int) -> Iterator[dict[str, Any]]:
 
 
 def store(actors: int, minutes: float) -> dict[str, Any]:
-    """Bytes in the object store of this node by the second, after a warm-up of 20 rounds; the slope by least squares."""
+    """Bytes in the object store of this node by the second, after a warm-up of 20 rounds; the slope by least squares over the means of
+    ten stretches, which are longer than what is kept between two states, with its standard error."""
     node = ray.nodes()[0]
     times: list[float] = []
     used: list[int] = []
@@ -244,9 +246,13 @@ def store(actors: int, minutes: float) -> dict[str, Any]:
             if now > 60 * minutes:
                 break
         rounds = learner.version
-    slope = float(np.polyfit(times, used, 1)[0]) if len(times) > 1 else 0.0
+    at, bytes_used = (
+        np.array([part.mean() for part in np.array_split(np.array(of), STRETCHES)]) for of in (times, used)
+    )
+    (slope, _), covariance = np.polyfit(at, bytes_used, 1, cov=True)
     return {
-        "actors": actors, "minutes": minutes, "rounds": rounds, "samples": len(times), "slope_bytes_per_s": round(slope, 1),
+        "actors": actors, "minutes": minutes, "rounds": rounds, "samples": len(times), "slope_bytes_per_s": round(float(slope), 1),
+        "standard_error": round(float(covariance[0, 0] ** 0.5), 1),
         "median_kib": round(statistics.median(used) / 1024), "max_kib": round(max(used) / 1024), "max_objects": max(count),
     }  # fmt: skip
 
@@ -271,6 +277,8 @@ def main() -> None:
     parser.add_argument("--only", choices=("transport", "waiting", "store"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ray.json")
     given = parser.parse_args()
+    if 60 * given.minutes < 2 * STRETCHES:
+        parser.error(f"--minutes: a slope needs {2 * STRETCHES} seconds at the least")
 
     load = list(os.getloadavg())  # before we add to it: what else the machine was doing
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -1,10 +1,15 @@
-"""A Ray cluster as a place for cells: joined or refused within seconds, and asked for no more than it has."""
+"""A Ray cluster as a place for cells: joined or refused within seconds, and asked for no more than it has.
+
+It is joined from the root folder, since Ray puts the current one in front of its workers' paths: in a checkout, rlplatform/ would
+hide what is installed. Runs and trials are told the folder, and look for modules there last.
+"""
 
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +51,8 @@ def connect(address: str, needs: Needs, at_once: int = 1) -> str:
     else:
         found = check_address(address)
         _try_out(found)
-        ray.init(address=found, log_to_driver=False, logging_level="warning")
+        with chdir("/"):
+            ray.init(address=found, log_to_driver=False, logging_level="warning")
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     there = in_words(nodes)
     if not any(_places(node, needs) for node in nodes):
@@ -178,10 +184,11 @@ def _start(ray: Any) -> None:
     """Start Ray on this machine, for this process: a new one, whatever else runs here."""
     for left in reversed(range(STARTS)):
         try:
-            ray.init(
-                address="local", include_dashboard=False, object_store_memory=STORE, log_to_driver=False,
-                logging_level="warning",
-            )  # fmt: skip
+            with chdir("/"):
+                ray.init(
+                    address="local", include_dashboard=False, object_store_memory=STORE, log_to_driver=False,
+                    logging_level="warning",
+                )  # fmt: skip
         except Exception as error:  # Ray has no class of its own for this
             ray.shutdown()
             if not left:

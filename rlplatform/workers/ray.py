@@ -41,6 +41,7 @@ STATE_SHARE = 0.05  # of what travels: states are asked for so seldom that they 
 KEPT_ROUNDS = 64  # ... but not less often than every so many rounds, which a restart repeats,
 KEPT_BYTES = 2**26  # ... nor so seldom that the weights of those rounds fill more than this
 LOG_BYTES = 4_000  # of an actor's log in an error
+CANNOT_BE_MADE = "creation task"  # in Ray's account of an actor whose __init__ has raised an error
 EXIT = "Worker exit type: "  # in Ray's account of an actor that died; how it ended follows
 SAME_EVERYWHERE = ("numpy", "torch", "ale-py", "gymnasium", "dm-control", "mujoco", "envpool")
 
@@ -251,7 +252,10 @@ class RayWorkers:
             try:
                 self._learn_facts(seat)
             except RayError as error:
-                raise ClusterError(f"actor {seat.i} could not be made: {_in_a_line(error)}") from error
+                if CANNOT_BE_MADE in str(
+                    error
+                ):  # it would come again; one that was killed is replaced by whoever waits for it
+                    raise ClusterError(f"actor {seat.i} could not be made: {_in_a_line(error)}") from error
 
     def _create(self, seat: _Seat) -> None:
         seat.handle = self._host.remote(self._paths, self._make, seat.i, self._threads, seat.state)
@@ -365,7 +369,9 @@ class RayWorkers:
 
     def _dismiss(self) -> None:
         for seat in self._seats:
-            if seat.handle is not None:
+            if (
+                seat.handle is not None and ray.is_initialized()
+            ):  # where somebody has shut it down, kill() would start one
                 ray.kill(seat.handle)
             seat.handle = seat.facts_ref = None
         self._begun = False
@@ -474,7 +480,7 @@ def _end_of_log(path: str, hanging: int | None) -> str:
 def _in_a_line(error: BaseException) -> str:
     """An error of Ray's: of a traceback from elsewhere the last line, of an explanation the first, and how a process ended."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    if isinstance(error, RayTaskError) or "creation task" in lines[0]:
+    if isinstance(error, RayTaskError) or CANNOT_BE_MADE in lines[0]:
         return lines[-1]
     where = [line for line in lines if line.startswith(("pid:", "ip:"))]
     how = [line.partition(EXIT)[2].partition("Some common causes")[0].strip() for line in lines if EXIT in line]
