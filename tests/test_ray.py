@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -135,6 +136,8 @@ def test_a_state_goes_from_here_to_there_and_back() -> None:
         state, asked = remote.workers.state_dict(), remote.workers._number
         remote.workers.state_dict()
         assert remote.workers._number == asked  # nothing happened since: nobody is asked again
+        remote.workers.load_state_dict(here.state_dict())  # back to round 3, in the midst of others
+        assert_equal_rollouts(play(remote.workers, 2, 0, first=3), parts[6:10])
     here.load_state_dict(state)
     parts += play(here, 3, 0, first=6)
     assert_equal_rollouts(parts, whole)
@@ -146,7 +149,8 @@ def test_actors_killed_within_a_round_change_nothing(every: int, monkeypatch: py
     monkeypatch.setattr(ray_workers, "STATE_SHARE", 1e9 if every == 1 else 1e-9)
     monkeypatch.setattr(ray_workers, "KEPT_ROUNDS", every)
     actors, lag, rounds, kills = 2, 2, 16, {3: 1, 4: 0, 13: 0}
-    with Remote(actors, lag, ray_toys.Slow) as remote:
+    placement = replace(HERE, retries=1)  # in succession: an actor may fail again after a round that went well
+    with Remote(actors, lag, ray_toys.Slow, placement=placement) as remote:
 
         def kill(k: int) -> None:
             if k in kills:
@@ -157,7 +161,7 @@ def test_actors_killed_within_a_round_change_nothing(every: int, monkeypatch: py
         state = remote.workers.state_dict()
     assert [restart.actor for restart in remote.restarts] == list(kills.values())
     most = max(restart.rounds for restart in remote.restarts)
-    assert most <= lag + 1 if every == 1 else most > lag + 1
+    assert most <= lag + 1 if every == 1 else lag + 1 < most <= lag + every
     alone = LocalWorkers([ray_toys.make_linear(i, Clock(), ray_toys.Slow) for i in range(actors)], lag, 1)
     assert_equal_rollouts(rollouts, play(alone, rounds, lag))
     alone.close()

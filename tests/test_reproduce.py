@@ -331,6 +331,7 @@ def test_a_second_stop_kills(tmp_path, monkeypatch):
     outcome, pool, _ = driven(tmp_path, [[None]], should_stop=lambda: next(asked))
     assert outcome.stopped
     assert pool.jobs[0].killed
+    assert (outcome.entries[0].state, outcome.entries[0].failures) == (State.WAITING, 0)
 
 
 def test_a_cell_that_another_process_holds_is_left_to_it_and_reported(tmp_path):
@@ -377,6 +378,35 @@ def test_a_job_that_waits_for_a_place_is_queued(tmp_path, monkeypatch):
     assert list(dict.fromkeys(states)) == [State.QUEUED, State.RUNNING, State.DONE]
 
 
+@pytest.mark.parametrize("kind", ["here", "on Ray"])
+def test_no_more_runs_at_a_time_than_jobs(tmp_path, monkeypatch, kind):
+    """And one more as soon as one has ended."""
+    if kind == "on Ray":
+        pytest.importorskip("ray")
+    from rlplatform.grid import cluster, pool
+
+    class Started:
+        ended = False
+
+        def __init__(self, *_):
+            pass
+
+        def poll(self):
+            return 0 if self.ended else None
+
+    monkeypatch.setattr(pool, "spawn", lambda *_: Started())
+    monkeypatch.setattr(cluster, "RayJob", Started)
+    runs = LocalPool(2) if kind == "here" else cluster.RayPool(2)
+    cell = grid_of(tmp_path, seeds="1").cells[0]
+    jobs = []
+    for _ in range(2):
+        assert runs.room()
+        jobs.append(runs.start(cell))
+    assert not runs.room()
+    (jobs[1].process if kind == "here" else jobs[1]).ended = True
+    assert runs.room()
+
+
 def test_what_is_left(tmp_path):
     cells = grid_of(tmp_path, seeds="4", steps=1000).cells
     entries = survey(cells)
@@ -387,8 +417,9 @@ def test_what_is_left(tmp_path):
     entries[1].standing = replace(entries[1].standing, result={"elapsed_s": 80.0})
     entries[2].standing = replace(entries[2].standing, step=500)  # half done before, by another driver
     assert seconds_left(entries) == pytest.approx(60 + 40 + 80)
-    entries[3].state = State.FAILED
-    assert seconds_left(entries) == pytest.approx(60 + 40)
+    for nobody in (State.FAILED, State.HELD):
+        entries[3].state = nobody
+        assert seconds_left(entries) == pytest.approx(60 + 40)
 
 
 def test_the_table_on_a_terminal_and_the_lines_elsewhere(tmp_path, monkeypatch):

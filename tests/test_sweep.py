@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,6 +186,10 @@ def test_the_book_survives_its_writer(tmp_path):
     assert [trial.params for trial in again.of("running")] == [{"agent.n": 2}]
     assert again.begin({}).number == 2
     again.close()
+    shutil.rmtree(tmp_path / "trials/t0001")
+    third = Book(tmp_path, sweep)
+    assert third.begin({}).number == 3  # another in its place, and not under the number of one that is there
+    third.close()
 
 
 def test_the_book_of_another_sweep_is_refused(tmp_path):
@@ -469,6 +474,7 @@ def test_importance_finds_the_key_that_matters(tuning):
     assert sum(found.values()) == pytest.approx(1.0)
     assert found["agent.learning_rate"] > 0.7
     assert tuning.importance(trials[:9], space, 200) == {}
+    assert tuning.importance(trials[:10], space, 200).keys() == space.keys()
     assert tuning.importance(trials, space, 300) == {}
 
 
