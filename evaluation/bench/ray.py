@@ -8,7 +8,7 @@ transport  A round of one actor whose rollout is made beforehand, beside a bare 
            cost. In turns; ratios are medians over rounds of quotients.
 waiting    Training of preset c51 on minatar/Breakout at lag 0, 1, 2: agent steps a second, the share of the wall time that the
            learner waits for rollouts, the share that the actors wait for something to do, and the lag of the policy.
-store      The same training for M minutes: the bytes in the object store, sampled once a second, and their slope.
+store      The same training for M minutes: the bytes in the object store, and the slope of their floor.
 
 Logical CPUs are given out freely (Ray is started with room for all actors): what counts is the machine's own, which is recorded.
 --only measures one part and leaves the others in the file as they were; each part names its own command, machine and load.
@@ -52,6 +52,7 @@ CASES = (  # name, preset, its task, environments, steps
     ("atari, der, long rounds", "der", "atari/Pong", 16, 64),
     ("atari, bbf, a step a round", "bbf", "atari/Pong", 1, 1),
 )
+SAMPLE_S = 0.25
 STRETCHES = 10  # of the measurement of the object store; at the least a sample each
 TASK, PRESET = "minatar/Breakout", "c51"
 ENVS, STEPS, RATIO = 16, 16, 1 / 64  # of an actor; gradient steps per agent step
@@ -226,8 +227,9 @@ def waiting(actors: int, rounds: int) -> Iterator[dict[str, Any]]:
 
 
 def store(actors: int, minutes: float) -> dict[str, Any]:
-    """Bytes in the object store of this node by the second, after a warm-up of 20 rounds; the slope by least squares over the means of
-    ten stretches, which are longer than what is kept between two states, with its standard error."""
+    """Bytes in the object store of this node, four times a second after a warm-up of 20 rounds. They rise while versions of the weights
+    are kept for rounds that a restart would repeat, and fall when an actor's state arrives; what leaks would raise the floor. Its
+    slope by least squares over the lowest of ten stretches, each longer than many such waves, with its standard error."""
     node = ray.nodes()[0]
     times: list[float] = []
     used: list[int] = []
@@ -238,7 +240,7 @@ def store(actors: int, minutes: float) -> dict[str, Any]:
         begin = time.monotonic()
         for _ in loop:
             now = time.monotonic() - begin
-            if now >= len(times):
+            if now >= SAMPLE_S * len(times):
                 stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"]).store_stats
                 times.append(now)
                 used.append(stats.object_store_bytes_used)
@@ -246,14 +248,13 @@ def store(actors: int, minutes: float) -> dict[str, Any]:
             if now > 60 * minutes:
                 break
         rounds = learner.version
-    at, bytes_used = (
-        np.array([part.mean() for part in np.array_split(np.array(of), STRETCHES)]) for of in (times, used)
-    )
-    (slope, _), covariance = np.polyfit(at, bytes_used, 1, cov=True)
+    at = [part.mean() for part in np.array_split(np.array(times), STRETCHES)]
+    floor = [part.min() for part in np.array_split(np.array(used), STRETCHES)]
+    (slope, _), covariance = np.polyfit(at, floor, 1, cov=True)
     return {
         "actors": actors, "minutes": minutes, "rounds": rounds, "samples": len(times), "slope_bytes_per_s": round(float(slope), 1),
         "standard_error": round(float(covariance[0, 0] ** 0.5), 1),
-        "median_kib": round(statistics.median(used) / 1024), "max_kib": round(max(used) / 1024), "max_objects": max(count),
+        "floor_kib": round(min(floor) / 1024), "median_kib": round(statistics.median(used) / 1024), "max_kib": round(max(used) / 1024), "max_objects": max(count),
     }  # fmt: skip
 
 
