@@ -1,6 +1,8 @@
 """Parcels: the bits, types and strides that were packed, in few buffers, read where they lie."""
 
+import gc
 import pickle
+import weakref
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,6 +115,9 @@ def test_a_parcel_is_read_where_it_lies_if_it_lies_well(monkeypatch: pytest.Monk
         assert bool(joins) is (gap > 0)
         shared = [again[name].data_ptr() in begins for name in weights]
         assert shared == [not copied] * 3 if offset else [True, True, not copied]
+        memory = weakref.ref(there.others[1][0].base)
         pieces = again["pieces"]
-        del again, there  # what is read keeps the memory
+        del again, there  # what is read where it lies keeps the memory, and nothing else does
+        gc.collect()
+        assert (memory() is None) is copied
         assert torch.equal(pieces, weights["pieces"])
