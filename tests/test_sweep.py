@@ -237,6 +237,7 @@ def test_the_evaluation_that_belongs_to_a_rung(tmp_path):
     assert score_at(tmp_path, 100, last=False) is None
     (tmp_path / "evals.csv").write_text(header + "104,0,1,1.0,9,0,\n104,1,1,2.0,9,0,\n208,0,1,5.0,9,0,\n")
     assert score_at(tmp_path, 100, last=False) == 1.5  # rounds of 8 steps end beyond the rung
+    assert score_at(tmp_path, 104, last=False) == 1.5
     assert score_at(tmp_path, 105, last=False) == 5.0
     assert score_at(tmp_path, 209, last=False) is None
     assert score_at(tmp_path, 200, last=True) is None  # evaluated, but not finished

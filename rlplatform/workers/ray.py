@@ -252,9 +252,7 @@ class RayWorkers:
             try:
                 self._learn_facts(seat)
             except RayError as error:
-                if CANNOT_BE_MADE in str(
-                    error
-                ):  # it would come again; one that was killed is replaced by whoever waits for it
+                if CANNOT_BE_MADE in str(error):  # else it was killed: whoever waits for it has it replaced
                     raise ClusterError(f"actor {seat.i} could not be made: {_in_a_line(error)}") from error
 
     def _create(self, seat: _Seat) -> None:
