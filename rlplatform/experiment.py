@@ -29,6 +29,7 @@ from rlplatform.loop import train as rounds_of
 from rlplatform.perf import Clock
 from rlplatform.placement import ClusterError, Placement
 from rlplatform.provenance import provenance
+from rlplatform.ray_join import prepare
 from rlplatform.runconfig import (
     RunConfig,
     default_folder,
@@ -39,6 +40,7 @@ from rlplatform.runconfig import (
     read_config,
     require_device,
     resolve_config,
+    with_later_keys,
 )
 from rlplatform.rundir import RunDir, read_checkpoint
 from rlplatform.streams import Stream
@@ -87,13 +89,17 @@ def run(
         FloatingPointError: NaN or infinity in a reward, a frame or a loss.
     """
     torch.set_num_threads(config.threads)
-    require_device(config.device)
+    if (
+        not placement.learner_gpus
+    ):  # else torch would settle on all GPUs of the machine before Ray has said which are ours
+        require_device(config.device)
     exact = _can_be_saved(config)
     with ExitStack() as open_:
         clock = Clock()
         elsewhere = None
         if placement.ray and not (folder / "result.json").exists():
             elsewhere = open_.enter_context(closing(_ray_workers(config, placement, clock)))
+        require_device(config.device)
         facts = provenance(config.task) | {"backend": config.backend, "exact_resume": exact}
         files = {
             "config.yaml": configs.to_yaml(config),
@@ -103,7 +109,7 @@ def run(
             "provenance.json": json.dumps(facts | {"placement": dataclasses.asdict(placement)}, indent=2),
         }
         logs = {"evals.csv": HEADER, "episodes.csv": EPISODES_HEADER, "restarts.csv": RESTARTS_HEADER}
-        directory = open_.enter_context(closing(RunDir(folder, files, logs)))
+        directory = open_.enter_context(closing(RunDir(folder, files, logs, with_later_keys)))
         if not directory.finished:
             _Run(config, directory, on_progress, should_stop, clock, elsewhere, exact).go()
         result: Mapping[str, Any] = json.loads((folder / "result.json").read_text())
@@ -208,6 +214,7 @@ def _can_be_saved(config: RunConfig) -> bool:
 
 def _ray_workers(config: RunConfig, placement: Placement, clock: Clock) -> Any:
     """RayWorkers, which only somebody with Ray installed can have."""
+    prepare()
     try:
         from rlplatform.workers.ray import RayWorkers
     except ModuleNotFoundError as error:

@@ -100,7 +100,19 @@ def resolve_config(
 
 def read_config(folder: Path) -> RunConfig:
     """The configuration of the run in this folder. Imports the modules that it names."""
-    text = (folder / "config.yaml").read_text()
+    return _parsed((folder / "config.yaml").read_text())
+
+
+def with_later_keys(text: str) -> str:
+    """An older config.yaml with the keys that have come since, at their defaults: what that run had before they could be set. As it is
+    where it holds keys that are gone; whoever compares it finds them."""
+    try:
+        return configs.to_yaml(_parsed(text))
+    except (configs.ConfigError, KeyError, TypeError):
+        return text
+
+
+def _parsed(text: str) -> RunConfig:
     read: Any = OmegaConf.to_container(OmegaConf.create(text))
     for module in read["imports"]:
         importlib.import_module(module)
