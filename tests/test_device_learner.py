@@ -10,9 +10,10 @@ import torch
 
 from gpu import needs_build, needs_gpu
 from rlplatform.agents import load_preset
-from rlplatform.agents.spr import Agent, Policy
+from rlplatform.agents.spr import Agent
 from rlplatform.agents.spr_config import Config, horizon_at
 from rlplatform.agents.spr_device import Horizon
+from rlplatform.agents.spr_policy import Policy
 from rlplatform.config import merge
 from rlplatform.device import products
 from rlplatform.device_replay import DeviceReplay
