@@ -27,7 +27,7 @@ from rlplatform.agents import spr_release
 from rlplatform.agents.spr_config import DTYPES, Config, Release, epsilon_at, horizon_at
 from rlplatform.agents.spr_device import DeviceUpdates, Horizon
 from rlplatform.agents.spr_net import Inputs, Losses, Net, importance_weights, losses, support_of
-from rlplatform.agents.spr_policy import Policy
+from rlplatform.agents.spr_policy import DevicePolicy, Policy
 from rlplatform.device import placed, require
 from rlplatform.device_batches import PRIORITY_EPS, Feed, HostFeed, ResidentFeed
 from rlplatform.device_replay import DeviceReplay
@@ -137,6 +137,10 @@ class Agent:
 
     def policy(self) -> Policy:
         return Policy(self.config, self.spec, evaluation=False, device=self.device, graphed=self._graphed)
+
+    def device_policy(self) -> DevicePolicy:
+        """For an actor whose environments are on the agent's device; its stream is a DeviceStream."""
+        return DevicePolicy(self.config, self.spec, self.device)
 
     def eval_policy(self) -> Policy:
         return Policy(self.config, self.spec, evaluation=True, device=self.device, graphed=self._graphed)

@@ -4,7 +4,7 @@ Both are epsilon-greedy on the mean return, with one draw of noise for all envir
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from rlplatform.agents.spr_config import DTYPES, Config
 from rlplatform.agents.spr_net import Net, NetNoise, flattened, q_values, support_of, unflattened
 from rlplatform.device import CPU, placed, products
 from rlplatform.device_call import DeviceCall
+from rlplatform.device_streams import DeviceStream
+from rlplatform.graphs import Graphed
 from rlplatform.staging import Field, field_of
 from rlplatform.streams import Stream
 from rlplatform.types import Array, Spec, Weights
@@ -87,3 +89,50 @@ class Policy(_Acting):
             self._calls[len(obs)] = DeviceCall(self._best, [field_of(x) for x in inputs], output, self._device)
         result: Array = self._calls[len(obs)](*inputs)
         return result
+
+
+class _Call(NamedTuple):
+    """One action of N environments, as a graph."""
+
+    obs: Tensor  # read by it
+    action: Tensor  # written by it
+    run: Graphed
+
+
+class DevicePolicy(_Acting):
+    """What `Policy` does in training, on tensors, without a word to the host: for one stream and equal networks its actions and
+    the stream's next state are `Policy`'s to the bit (on a GPU but for the rounding of noise and network)."""
+
+    def __init__(self, config: Config, spec: Spec, device: torch.device) -> None:
+        super().__init__(config, spec, device)
+        self._epsilon = torch.ones((), dtype=torch.float64, device=device)  # read by the graph when it runs
+
+    def load(self, weights: Weights) -> None:
+        super().load(weights)
+        self._epsilon.fill_(weights["epsilon"])
+
+    @torch.inference_mode()
+    def act(self, obs: Tensor, stream: DeviceStream) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Actions [N] int64, the caller's own, for obs [N, stack, *frame]. Enqueues one graph, and waits for nothing."""
+        key = len(obs), stream.state.data_ptr()
+        if key not in self._calls:
+            self._calls[key] = self._captured(torch.empty_like(obs), stream)
+        call: _Call = self._calls[key]
+        call.obs.copy_(obs)
+        call.run()
+        return call.action.clone(), {}
+
+    def _captured(self, obs: Tensor, stream: DeviceStream) -> _Call:
+        n = len(obs)
+        out = torch.empty(n, dtype=torch.int64, device=self._device)
+
+        def act() -> None:
+            explore = stream.uniform(n) < self._epsilon
+            action = stream.integers(self._actions, n)
+            before = stream.state.clone()
+            best = self._best(obs, *flattened(self._net.noise(stream)))
+            # Where all explore, Policy draws no noise: whether they do is known here alone, so the draw is taken back.
+            stream.state.copy_(torch.where(explore.all(), before, stream.state))
+            out.copy_(torch.where(explore, action, best))
+
+        return _Call(obs, out, Graphed(act, self._device))
