@@ -333,6 +333,94 @@ def test_a_damaged_or_foreign_checkpoint_changes_nothing(device: str, tmp_path: 
     assert_same(cpu, other)
 
 
+# --- without waiting ---
+
+
+class Asked:
+    """Counts what is asked of the device by way of a replay: its faults, and the root of its tree."""
+
+    def __init__(self, replay: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.faults, self.roots = 0, 0
+        check, tree = replay.check, replay._tree
+
+        def counted() -> None:
+            self.faults += 1
+            check()
+
+        class Tree:
+            def __getitem__(_, node: int) -> torch.Tensor:  # noqa: N805
+                self.roots += 1
+                return tree[node]
+
+            data_ptr = tree.data_ptr
+
+        monkeypatch.setattr(replay, "check", counted)
+        monkeypatch.setattr(replay, "_tree", Tree())
+
+
+def test_the_device_is_asked_only_for_what_the_host_cannot_know(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cpu, ours = pair("cpu")
+    feed, asked, rng = Feed(SPEC, 2), Asked(ours, monkeypatch), np.random.default_rng(0)
+    kinds = [event for event in EVENTS if event != "cut"]
+
+    def played(*events: list[str], tensor: bool = False) -> tuple[int, int]:
+        """How often the device was asked about faults and about the root."""
+        rollout = feed.rollout([*events])
+        cpu.add(rollout)
+        asked.faults = asked.roots = 0
+        ours.add(tensors(rollout, "cpu") if tensor else rollout)
+        for _ in range(2):
+            assert ours.can_sample == cpu.can_sample
+        return asked.faults, asked.roots
+
+    assert [played(["on", "on"]) for _ in range(4)] == [(0, 2), (0, 2), (0, 2), (0, 1)]  # until something can be drawn
+    for turn in range(60):
+        assert played(*rng.choice(kinds, (1 + turn % 3, 2)).tolist(), tensor=False) == (0, 0)
+    assert played(["on", "cut"]) == (0, 1)  # which might have left nothing
+    assert played(["on", "on"]) == (0, 0)
+    assert played(["on", "over"], tensor=True) == (0, 0)
+    assert played(["over", "on"]) == (1, 1)  # of how the tensors ended only the device knows
+    assert played(["on", "on"]) == (0, 0)
+    ours.update_priority(on("cpu", cpu.eligible()), torch.zeros(len(cpu.eligible())))
+    cpu.update_priority(cpu.eligible(), np.zeros(len(cpu.eligible())))
+    for _ in range(2):
+        assert not ours.can_sample
+    assert played(*[["on", "on"]] * 3) == (0, 1)  # windows close
+    monkeypatch.undo()
+    state = ours.save(tmp_path)
+    ours.load(tmp_path, state)
+    asked = Asked(ours, monkeypatch)
+    assert played(["on", "on"]) == (1, 1)
+    assert played(["on", "on"]) == (0, 0)
+    monkeypatch.undo()
+    assert_same(cpu, ours)
+
+
+def test_a_cut_that_leaves_nothing_to_draw_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest stream there is, in which every step begins anew."""
+    cpu, ours = pair("cpu", capacity=16)
+    feed = Feed(SPEC, 2)
+    for events in ([["on", "on"]] * 12, *([[["cut", "cut"]]] * 8), [["on", "on"]] * 3, [["on", "on"]]):
+        rollout = feed.rollout(events)
+        cpu.add(rollout)
+        ours.add(rollout)
+        assert ours.can_sample == cpu.can_sample
+    assert cpu.can_sample
+
+
+def test_in_the_smallest_stream_without_cuts_something_can_always_be_drawn() -> None:
+    """What `HostView` takes for granted: at every step, however episodes end, once the window of one step was there."""
+    for seed in range(30):
+        rng, feed = np.random.default_rng(seed), Feed(SPEC, 1)
+        replay = Replay(SPEC, 8, 1, 3, 2, 0.5)
+        kinds = rng.choice(["on", "life", "over", "limit", "both"], 3).tolist()
+        seen = [replay.add(feed.rollout([[rng.choice(kinds)]])) or replay.can_sample for _ in range(60)]
+        assert any(seen)
+        assert all(seen[seen.index(True) :])
+
+
 # --- rollouts that are on the device ---
 
 
@@ -590,6 +678,28 @@ def test_a_graph_of_it_all_draws_on_and_neither_waits_nor_allocates() -> None:
         assert torch.cuda.memory_allocated() == before
     ours.check()
     assert_same(cpu, ours)
+
+
+@needs_gpu
+@needs_build
+def test_adding_waits_for_nothing() -> None:
+    """Rollouts of arrays, with ends and without, and the question whether something can be drawn."""
+    _, ours = filled("cuda")
+    feed = Feed(SPEC, 2)
+    events = [[["on", "on"]], [["limit", "on"]], [["on", "over"]]]
+    for _ in range(2):  # all kinds of room are made, and the streams known
+        for one in events:
+            ours.add(feed.rollout(one))
+    assert ours.can_sample
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for one in events:
+            ours.add(feed.rollout(one))
+            assert ours.can_sample
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    ours.check()
 
 
 @needs_gpu
