@@ -59,8 +59,8 @@ def test_it_trains_collects_and_says_what_failed(tmp_path: Path) -> None:
     done, notes = run(tmp_path, 600, *given)
     assert done.returncode == 1, done.stdout
     assert [*notes] == [
-        "doctor", "tests", "bench:learner", "bench:device_replay", "bench:returns", "train:bbf/atari_Pong/1",
-        "train:bbf/atari_Broken/1", "train:bbf/atari_Pong/2", "train:bbf/atari_Broken/2", "collect",
+        "doctor", "tests", "bench:learner", "bench:device_replay", "bench:device_envs", "bench:returns", "bench:bf16/float32",
+        "bench:bf16/tf32", "bench:bf16/bfloat16", "train:c51/minatar_Breakout/1", "train:bbf/atari_Pong/1", "train:bbf/atari_Broken/1", "train:bbf/atari_Pong/2", "train:bbf/atari_Broken/2", "collect",
     ]  # fmt: skip
     assert {notes[stage][0] for stage in notes if "Broken" not in stage} == {"done"}
     assert notes["train:bbf/atari_Broken/2"] == ["FAILED: no such game; sorry"]
@@ -99,7 +99,7 @@ def test_a_dry_run_says_what_would_run(tmp_path: Path) -> None:
     assert notes["bench:learner"][0].endswith(f"--out {tmp_path}/out/results/learner_gpu.json")
     assert not (tmp_path / "work" / "runs").exists()
     done, notes = run(tmp_path, 30, "--dry-run")
-    assert notes["build"][1] == "skipped: needs 60 s and 10 s are left"
+    assert notes["build"][1] == "skipped: needs 60 s and -30 s are left"
 
 
 @pytest.mark.parametrize("given", [(), ("ten",), ("10", "--what"), ("10", "--out")])

@@ -115,9 +115,8 @@ def demangled(names: list[str]) -> dict[str, str]:
 
 def short(signature: str) -> str:
     """Without the result, the arguments and our namespaces."""
-    text = re.sub(r"\b(rlp|cuda|bindings|minatar|control|\(anonymous namespace\))::", "", signature).removeprefix(
-        "void "
-    )
+    text = re.sub(r"^void |\b(rlp|cuda|bindings|minatar|control|\(anonymous namespace\))::", "", signature)
+    text = text.replace("> >", ">>")
     depth = 0
     for at, char in enumerate(text):  # up to the arguments
         depth += (char == "<") - (char == ">")
