@@ -190,6 +190,18 @@ def test_tensors_that_a_graph_knows_stay_where_they_are(feed: str) -> None:
     assert addresses() == before
 
 
+def test_a_loaded_agent_has_its_networks_in_bfloat16_too() -> None:
+    """What is saved is in float32; what acts and learns is its rounding."""
+    config = config_of("bbf", "bfloat16")
+    saved = Agent(config, SPEC, 1, seed=3)
+    run(saved, rollouts(SPEC, 5), updates=1)
+    loaded = Agent(config, SPEC, 1, seed=9)
+    loaded.load_state_dict(saved.state_dict())
+    for ours, theirs in ((loaded.online, saved.online), (loaded.target, saved.target)):
+        for (name, p), expected in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(p, expected), name
+
+
 def of_python(thing: Any, depth: int = 0) -> Any:
     """What lies beneath, tensors and functions left out."""
     if isinstance(thing, (int, float, str, bool, type(None))):
@@ -267,7 +279,9 @@ def test_precisions_are_compared_by_what_the_learner_does(name: str) -> None:
     row = bf16.compare(agent, batch, other, "bfloat16")
     assert 0.9 < row["cosine"] < 1.0
     assert 0.0 < row["td_error"] < 0.1
-    assert bf16.compare(agent, batch, other, "tf32")["cosine"] == pytest.approx(1.0, abs=1e-12)  # a CPU takes it exactly
+    assert bf16.compare(agent, batch, other, "tf32")["cosine"] == pytest.approx(
+        1.0, abs=1e-12
+    )  # a CPU takes it exactly
 
 
 # -- acting -------------------------------------------------------------------------------------------------------------

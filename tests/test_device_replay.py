@@ -398,6 +398,39 @@ def test_the_device_is_asked_only_for_what_the_host_cannot_know(
     assert_same(cpu, ours)
 
 
+def test_what_came_after_a_refusal_is_not_believed() -> None:
+    _, ours = pair("cpu")
+    feed = Feed(SPEC, 2)
+    ours.add(feed.rollout([["on", "on"]] * 4 + [["over", "over"]]))
+    ours.update_priority(on("cpu", ours.eligible()[:1]), torch.full((1,), NAN))
+    ours.add(feed.rollout([["on", "on"]]))  # has no effect
+    with pytest.raises(ValueError, match="a priority must be"):
+        ours.check()
+    with pytest.raises(ValueError, match="the episode ended, and yet this step does not begin one"):
+        ours.add(feed.rollout([["on", "on"]]))
+
+
+def test_a_load_forgets_what_was_known(tmp_path: Path) -> None:
+    _, empty = pair("cpu")
+    _, ours = filled("cpu")
+    assert ours.can_sample
+    ours.load(tmp_path, empty.save(tmp_path))
+    assert not ours.can_sample
+
+
+def test_rollouts_of_one_form_go_up_by_the_same_memory() -> None:
+    _, ours = pair("cpu")
+    feed = Feed(SPEC, 2)
+    ours.add(feed.rollout([["on", "over"]] * 3))
+    (first,) = ours._staged.values()
+    ours.add(feed.rollout([["over", "on"], ["on", "over"], ["on", "over"]]))
+    assert ours._staged[4] is first  # three last frames, and room for four
+    ours.add(feed.rollout([["on", "on"]] * 3))
+    assert len(ours._staged) == 2
+    ours.add(feed.rollout([["on", "on"]]))
+    assert len(ours._staged) == 1
+
+
 def test_a_cut_that_leaves_nothing_to_draw_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The smallest stream there is, in which every step begins anew."""
     cpu, ours = pair("cpu", capacity=16)
@@ -497,6 +530,7 @@ ROLLOUTS = {
     r"ascending order, and unused rows behind them .row 2": broken(
         final_frame=np.zeros((3, 3), np.uint8), final_at=np.array([[0, 1], [-1, -1], [1, 0]])
     ),
+    "lacks the last frame|ascending order": broken(final_at=np.array([[1, 0], [0, 1]])),
     r"a final frame of an episode that goes on \(step 1 of the rollout, stream 1\)": broken(
         final_frame=np.zeros((3, 3), np.uint8), final_at=np.array([[0, 1], [1, 0], [1, 1]])
     ),
@@ -529,8 +563,9 @@ def test_values_that_are_not_finite_are_refused(device: str, dtype: str) -> None
     for field, what in (("frame", "a frame"), ("action", "an action"), ("final_frame", "a frame")):
         values = getattr(good, field).copy()
         values.reshape(-1)[-1] = np.inf
-        with pytest.raises(ValueError, match=f"^{what} is .*not finite"):
-            ours.add(good._replace(**{field: values}))
+        for replay in (ours, DeviceReplay(spec, 40, 1, 1, device=device)):  # after a refusal, and as the first rollout
+            with pytest.raises(ValueError, match=f"^{what} is .*not finite"):
+                replay.add(good._replace(**{field: values}))
     assert len(ours) == 0
     ours.add(good)
     assert len(ours) == 2

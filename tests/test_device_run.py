@@ -20,6 +20,7 @@ from rlplatform.envs import ON_DEVICE
 from rlplatform.experiment import Stopped, estimate, run
 from rlplatform.placement import Placement
 from rlplatform.runconfig import RunConfig, resolve_config
+from rlplatform.rundir import read_checkpoint
 from rlplatform.streams import Stream
 from rlplatform.types import Spec
 from test_device_learner import config_of
@@ -136,6 +137,9 @@ def test_a_run_that_was_stopped_goes_on_with_what_was_under_way(tmp_path: Path) 
     turns = iter(range(10_000))
     with pytest.raises(Stopped):
         run(config, tmp_path / "cut", should_stop=lambda: next(turns) == 50)
+    (kept,) = read_checkpoint(tmp_path / "cut")["under_way"][0]
+    assert isinstance(kept["frame"], np.ndarray)  # a tensor would be on no device in particular when it is read
+    assert isinstance(kept["final_at"], np.ndarray)
     run(config, tmp_path / "cut")
     assert_same_run(tmp_path / "cut", tmp_path / "whole")
 
@@ -209,4 +213,4 @@ def test_a_gpus_run_is_scored_alike_on_both(tmp_path: Path) -> None:
         said = CliRunner().invoke(cli.app, command)
         assert said.exit_code == 0, said.output
         scores.append(float(said.output.split('"mean": ')[1].split(",")[0]))
-    assert min(scores) > 0.8
+    assert min(scores) > 0.9  # of at most 1, which the same run on the CPU reaches
