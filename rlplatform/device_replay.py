@@ -6,7 +6,8 @@ shifts for one augmentation stream, and a checkpoint of one is a checkpoint of t
 - Outputs are made once (`batch`, `stacks`, `images`) and written again by every call, at fixed addresses.
 - `n` and `gamma` are device scalars, as are the size, the largest priority and the streams' counters.
 - `add` does not wait for the device. `sample`, `gather`, `stack`, `shift` and `update_priority` neither wait for it nor allocate,
-  and run on torch's current stream: after a first call they can be captured into a CUDA graph, which then sees what `n` and `gamma` are when it runs.
+  and run on torch's current stream: after a first call they can be captured into a CUDA graph, which then sees what `n` and
+  `gamma` are when it runs.
 - So they cannot raise for what only the device knows. The first thing that a kernel refuses is noted on the device; until
   `check` has raised it, what is added or updated has no effect. Call `check` wherever metrics are read.
 
@@ -220,11 +221,12 @@ class DeviceReplay:
         sound = on_host and self._view.is_sound(rollout, self.spec.actions)
         steps = self._sent(rollout, spare=sound) if on_host else rollout
         (time, envs), finals = steps.first.shape, len(steps.final_at)
+        slots = 1 << (time * envs + finals).bit_length()  # few sizes, however many games end
         self._kernels.add(
             time, envs, steps.first_env,
             *addresses(steps.frame, steps.first, steps.action, steps.reward, steps.terminated, steps.truncated),
             finals, *addresses(steps.final_frame, steps.final_at),
-            *addresses(self._memory("seq", time * envs + finals), self._memory("leaf", envs * self._kernels.touched(time))),
+            *addresses(self._memory("seq", slots), self._memory("leaf", envs * self._kernels.touched(time))),
             *self._queue(),
         )  # fmt: skip
         if not on_host:
@@ -375,7 +377,7 @@ class DeviceReplay:
         single = priority.dtype == torch.float32
         self._expect("index", index, torch.int64, (index.numel(),))
         self._expect("priority", priority, torch.float32 if single else torch.float64, (index.numel(),))
-        self._view.can_sample = False
+        self._view.can_sample = False  # is not known; a graph's replays leave it
         leaf = self._memory("priority", index.numel())
         self._kernels.update_priority(
             *addresses(index, priority), single, index.numel(), leaf.data_ptr(), *self._queue()

@@ -214,7 +214,7 @@ def _can_be_saved(config: RunConfig) -> bool:
     """Whether the run's environments go on bit for bit after a resume. Makes one: a task, protocol or backend that cannot be
     had is refused here, before anything is written; and so is an agent that cannot act there."""
     if config.on_device:
-        make_agent(dataclasses.replace(config, envs=1, actors=1))
+        make_agent(dataclasses.replace(config, envs=1, actors=1, device="cpu"))  # takes no memory of the GPU
     env: Any = (make_device_env if config.on_device else make_env)(config, 1, config.seed, 0)
     try:
         env.reset()

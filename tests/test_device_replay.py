@@ -431,6 +431,14 @@ def test_rollouts_of_one_form_go_up_by_the_same_memory() -> None:
     assert len(ours._staged) == 1
 
 
+def test_memory_does_not_grow_with_the_ways_in_which_games_end() -> None:
+    _, ours = pair("cpu", streams=40, capacity=800)
+    feed = Feed(SPEC, 40)
+    for ends in range(40):
+        ours.add(tensors(feed.rollout([["over"] * ends + ["on"] * (40 - ends)]), "cpu"))
+    assert len([size for use, size in ours._scratch if use == "seq"]) == 2
+
+
 def test_a_cut_that_leaves_nothing_to_draw_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The smallest stream there is, in which every step begins anew."""
     cpu, ours = pair("cpu", capacity=16)
