@@ -1,13 +1,15 @@
-"""What every CUDA kernel takes of a multiprocessor: registers, stack, spills, shared memory, by ptxas. Needs nvcc, and no GPU.
+"""What every CUDA kernel takes of a multiprocessor, by ptxas: registers, stack, spills, shared memory. No GPU is needed.
 
     rlplatform bench kernels [--architectures 80 90] [--source DIR] [--markdown] [--out FILE]
 
-Compiles csrc/bindings/*.cu of a checkout with the flags of CMakeLists.txt, for each architecture, and reads what ptxas says of each
-kernel. `warps` is how many of a multiprocessor's 64 its registers (65,536, given out by 256 to a warp) leave room for; blocks, shared
-memory and barriers may leave less. Exits with 1 where a kernel spills: its threads would keep variables in the device's memory.
+Needs nvcc and pybind11. Compiles csrc/bindings/*.cu of a checkout with the flags of CMakeLists.txt, for each architecture, and
+reads what ptxas says of each kernel. `warps` is how many of a multiprocessor's 64 its registers (65,536, given out by 256 to a
+warp) leave room for; blocks, shared memory and barriers may leave less. Exits with 1 where a kernel spills: its threads would
+keep variables in the device's memory.
 """
 
 import argparse
+import importlib.util
 import json
 import re
 import shutil
@@ -18,8 +20,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import pybind11
 
 from rlplatform.provenance import provenance
 
@@ -79,7 +79,9 @@ def main() -> None:
 def of_file(nvcc: str, file: Path, architectures: list[int]) -> list[Kernel]:
     """Compile one file for all architectures, without linking, and read what was said."""
     targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
-    include = [file.parents[1], pybind11.get_include(), sysconfig.get_path("include")]
+    include = [file.parents[1], sysconfig.get_path("include")]
+    if (pybind11 := importlib.util.find_spec("pybind11")) is not None and pybind11.origin is not None:
+        include.append(Path(pybind11.origin).parent / "include")  # what builds need, and installations do not have
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(  # noqa: S603
             [nvcc, *FLAGS, *targets, *(f"-I{path}" for path in include), "-Xptxas=-v", "-fatbin", str(file), "-o", f"{folder}/out"],
