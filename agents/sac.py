@@ -39,7 +39,7 @@ class Config:
     entropy: float = -0.5  # that the temperature aims at, per action dimension
     capacity: int = 1_000_000
     min_replay: int = 10_000  # agent steps with random actions, before the first gradient step
-    reset: ResetConfig = field(default_factory=ResetConfig)  # `every` counts agent steps
+    reset: ResetConfig = field(default_factory=lambda: ResetConfig(until=2_000_000))  # `every` counts agent steps
 
     def __post_init__(self) -> None:
         for name in ("hidden", "batch", "min_replay"):
