@@ -97,6 +97,8 @@ class Agent:
             fused=True,
             capturable=self.device.type == "cuda",
         )
+        # Its steps before the capture run eagerly on purpose; torch would warn of the first one.
+        self._adam._warned_capturable_if_run_uncaptured = True  # noqa: SLF001
         self._round(self.master, self.online)
         self._copy_to_target()
         self._resets = resets.Schedule(config.reset_period, config.reset.until)

@@ -49,7 +49,7 @@ def placed(net: Module, device: torch.device) -> Module:
 def products(*, tf32: bool) -> Iterator[None]:
     """Within, what float32 products on a GPU are: exact float32, or TF32, whose factors have 10 bits of mantissa; and cuDNN
     times its algorithms at the first sight of a shape. A graph keeps what was true when it was captured. The settings are the
-    process's own, so they are put back; on the CPU they say nothing."""
+    process's own, so they are put back; on the CPU they say nothing. Threads take turns: Graphed enters them one at a time."""
     matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]  # made at run time
     before = matmul.fp32_precision, conv.fp32_precision, torch.backends.cudnn.benchmark
     matmul.fp32_precision = conv.fp32_precision = "tf32" if tf32 else "ieee"

@@ -11,7 +11,9 @@ from collections.abc import Callable
 import torch
 
 WARM_UP = 3  # calls: the first makes what the optimiser keeps, times cuDNN's algorithms and loads kernels
-_capturing = threading.Lock()  # of one process; an actor's thread may want to capture, too
+# Of one process: an actor's thread warms up and captures, too, and nothing of that may happen within another's capture: neither
+# waiting for its stream, nor cuDNN timing its algorithms, nor a change of the settings that its products are made by.
+_alone = threading.RLock()
 _sides: dict[int, torch.cuda.Stream] = {}
 
 
@@ -56,21 +58,24 @@ class Graphed:
         """Warm up and capture anew at the next calls: an address, a shape or a Python value that the function reads has
         changed. Waits for the device, which may be replaying the old graph."""
         if self._graph is not None:
-            torch.cuda.synchronize(self._device)
+            with _alone:
+                torch.cuda.synchronize(self._device)
         self._graph, self._calls = None, 0
 
     def _run_aside(self) -> None:
         """On the stream of the capture, so that what libraries keep by stream (workspaces, autograd's accumulators) is there
         when it comes."""
-        side, current = _side(self._device), torch.cuda.current_stream(self._device)
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
-            self._step()
-        current.wait_stream(side)
+        with _alone:
+            side, current = _side(self._device), torch.cuda.current_stream(self._device)
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                self._step()
+            current.wait_stream(side)
 
     def _capture(self) -> None:
         graph = torch.cuda.CUDAGraph()
-        with _capturing, torch.cuda.device(self._device):
+        with _alone, torch.cuda.device(self._device):
+            current = torch.cuda.current_stream(self._device)
             collecting = gc.isenabled()
             gc.collect()  # now, rather than within: freeing another graph's memory is no part of this one
             gc.disable()
@@ -79,6 +84,7 @@ class Graphed:
                 with torch.cuda.graph(graph, stream=_side(self._device), capture_error_mode="thread_local"):
                     self._step()
             except Exception as error:
+                torch.cuda.set_stream(current)  # a capture that fails at its end leaves the side stream the current one
                 raise RuntimeError(
                     f"{getattr(self._step, '__qualname__', self._step)} cannot be captured as a CUDA graph: it waits for the device, "
                     f"allocates outside torch, or uses what was not there after {WARM_UP} calls: {error}"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpu import needs_build, needs_gpu
+from gpu import needs_build, needs_gpu, waiting_is_an_error
 from rlplatform.agents import load_preset
 from rlplatform.agents.spr import Agent
 from rlplatform.agents.spr_config import Config, horizon_at
@@ -413,12 +413,8 @@ def test_replays_are_the_eager_steps_to_the_bit(name: str, feed: str, monkeypatc
 def test_a_step_on_a_gpu_waits_for_nothing() -> None:
     agent: Any = Agent(config_of("bbf"), SPEC, 1, seed=3, device="cuda")
     run(agent, rollouts(SPEC, 5))
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        agent.launches.step()  # raises where anything waits
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with waiting_is_an_error():
+        agent.launches.step()
     assert all(torch.isfinite(value).all() for value in agent.launches.metrics.values())
 
 

@@ -1,5 +1,7 @@
 """What a learner on a device is made of: graphs, streams, the way between host and device."""
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,12 +57,24 @@ def test_every_call_is_one_execution_captured_or_not(name: str) -> None:
 
 @needs_gpu
 def test_what_waits_for_the_device_is_refused_at_the_capture() -> None:
-    x = torch.ones((), device="cuda")
-    graphed = Graphed(lambda: x.mul_(float(x)), torch.device("cuda"))
-    for _ in range(graphs.WARM_UP):
-        graphed()
-    with pytest.raises(RuntimeError, match="cannot be captured as a CUDA graph"):
-        graphed()
+    """In a process of its own: torch's allocators may go on as if the failed capture were under way."""
+    program = """if True:
+        import torch
+        from rlplatform.graphs import WARM_UP, Graphed
+        x = torch.ones((), device="cuda")
+        graphed, before = Graphed(lambda: x.mul_(float(x)), torch.device("cuda")), torch.cuda.current_stream()
+        for _ in range(WARM_UP):
+            graphed()
+        try:
+            graphed()
+        except RuntimeError as error:
+            assert torch.cuda.current_stream() == before
+            print(error)
+    """
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", program], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert "cannot be captured as a CUDA graph" in ran.stdout, ran.stderr
 
 
 # -- random streams -----------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ comparison under the sanitizers.
 """
 
 import copy
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from gpu import needs_build, needs_gpu, waiting_is_an_error
 from replay_feed import EVENTS, SPEC, Feed
 from rlplatform.device_augment import DeviceStream, augmentation, draw
 from rlplatform.device_replay import DeviceReplay
@@ -22,12 +22,6 @@ from rlplatform.streams import Stream
 from rlplatform.techniques import augment
 from rlplatform.types import Rollout, Spec
 
-needs_gpu = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no CUDA device: listed in evaluation/bench/GPU.md"
-)
-needs_build = pytest.mark.skipif(
-    importlib.util.find_spec("rlplatform._cuda") is None, reason="no CUDA kernels: nvcc was not found at build time"
-)
 on_each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[needs_gpu, needs_build])])
 
 SPECS = [
@@ -734,14 +728,10 @@ def test_adding_waits_for_nothing() -> None:
         for one in events:
             ours.add(feed.rollout(one))
     assert ours.can_sample
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_is_an_error():
         for one in events:
             ours.add(feed.rollout(one))
             assert ours.can_sample
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     ours.check()
 
 

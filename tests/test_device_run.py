@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from gpu import needs_build, needs_gpu
+from gpu import needs_build, needs_gpu, waiting_is_an_error
 from rlplatform import cli
 from rlplatform.agents.spr import Agent
 from rlplatform.agents.spr_policy import DevicePolicy, Policy
@@ -64,13 +64,8 @@ def test_an_action_is_the_callers_and_nothing_waits(device: str) -> None:
     stream, obs = DeviceStream(Stream(5, "actor"), device), torch.from_numpy(observations(3, 0)).to(device)
     kept = [policy.act(obs, stream)[0] for _ in range(5)]
     copies = [action.clone() for action in kept]
-    if device == "cuda":
-        torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_is_an_error():
         policy.act(obs, stream)
-    finally:
-        if device == "cuda":
-            torch.cuda.set_sync_debug_mode("default")
     assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
     assert len({action.data_ptr() for action in kept}) == 5
     assert len(policy._calls) == 1

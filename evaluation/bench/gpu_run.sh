@@ -46,6 +46,7 @@ most_bytes=$((60 * 1024 * 1024))
 
 failed=0
 [ -s "$out/stages.csv" ] || echo "stage,seconds,exit,note" >"$out/stages.csv"
+earlier=$(wc -l <"$out/stages.csv") # lines of calls before this one
 
 left() { echo $((budget - SECONDS)); }
 note() { # stage, seconds, exit code, note
@@ -73,7 +74,12 @@ stage() {
   timeout --signal=TERM --kill-after="$grace" "$most" "$@" >"$out/logs/${name//[:\/]/_}.log" 2>&1 || code=$?
   case $code in
     0) note "$name" $((SECONDS - begin)) 0 "done" ;;
-    75 | 124 | 137) note "$name" $((SECONDS - begin)) "$code" "cut short; call again to go on" ;;
+    75 | 124 | 137)
+      case $name in
+        train:* | bench:learner*) note "$name" $((SECONDS - begin)) "$code" "cut short; call again to go on" ;;
+        *) note "$name" $((SECONDS - begin)) "$code" "cut short; begins anew at the next call" ;;
+      esac
+      ;;
     *) note "$name" $((SECONDS - begin)) "$code" "FAILED: $(tail -n 1 "$out/logs/${name//[:\/]/_}.log" | tr ',' ';')"; failed=1 ;;
   esac
 }
@@ -150,7 +156,7 @@ for seed in $seeds; do
   done
 done
 wait
-! grep -q '^train:.*,FAILED' "$out/stages.csv" || failed=1
+! tail -n "+$((earlier + 1))" "$out/stages.csv" | grep -q '^train:.*,FAILED' || failed=1
 if wanted collect && [ -z "$dry" ]; then
   begin=$SECONDS
   if collect >"$out/logs/collect.log" 2>&1; then note collect $((SECONDS - begin)) 0 "done"; else
