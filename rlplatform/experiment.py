@@ -163,12 +163,14 @@ def estimate(config: RunConfig) -> Estimate:
     """What a run will need, by building its parts and timing a few steps."""
     torch.set_num_threads(config.threads)
     agent = make_agent(config)
-    actor = Actor(agent.policy(), make_env(config, 1, config.seed, 0), Stream(config.seed, "estimate"))
     replay, steps, updates = agent.replay, 0, 5
+    # Without a replay an agent learns from whole rounds.
+    envs, rollout = (1, 10) if replay is not None else (config.actors * config.envs, config.rollout)
+    actor = Actor(agent.policy(), make_env(config, envs, config.seed, 0), Stream(config.seed, "estimate"))
     start = time.perf_counter()
     while steps < 50 or (replay is not None and not replay.can_sample and steps < 1_000):
-        agent.observe([actor.collect(agent.weights(), 0, 10)])
-        steps += 10
+        agent.observe([actor.collect(agent.weights(), 0, rollout)])
+        steps += envs * rollout
     step_s = (time.perf_counter() - start) / steps
     for _ in range(1 if config.device == "cpu" else WARM_UP + 2):  # the first one allocates; a GPU captures a later one
         _finished(agent.update())
@@ -181,7 +183,7 @@ def estimate(config: RunConfig) -> Estimate:
     # By "online" value agents keep what their optimiser moves; another agent's line leaves this number out.
     learned = sum(array.numel() for array in _tensors(agent.state_dict().get("online", {})))
     room = None if replay is None else replay.nbytes
-    return Estimate(config.steps, config.agent.replay_ratio, acting, learned, room, step_s, update_s)
+    return Estimate(config.steps, float(config.agent.replay_ratio), acting, learned, room, step_s, update_s)
 
 
 def _finished(metrics: Metrics) -> None:

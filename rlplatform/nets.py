@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rlplatform.device_streams import DeviceStream
 from rlplatform.streams import Stream
+from rlplatform.types import Spec
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -214,6 +215,20 @@ class Flatten(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         x = obs.to(self.like.dtype).flatten(1)
         return x if self.scale == 1.0 else x / self.scale
+
+
+ENCODERS = ("nature", "impala", "minatar", "flatten")
+
+
+def encoder(name: str, spec: Spec, width: int = 1) -> Encoder:
+    """The encoder called `name`, one of ENCODERS, for the observations of `spec`. `width`: of the Impala CNN."""
+    if name == "impala":
+        return ImpalaCNN(spec.stack, spec.frame_shape, width)
+    if name == "nature":
+        return NatureCNN(spec.stack, spec.frame_shape)
+    if name == "minatar":
+        return MinAtarCNN(spec.stack, spec.frame_shape)
+    return Flatten(spec.stack, spec.frame_shape, 255.0 if spec.frame_dtype == "uint8" else 1.0)
 
 
 class Transition(nn.Module):
