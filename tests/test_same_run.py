@@ -119,7 +119,9 @@ def assert_same_run(a: Path, b: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [CATCH, OVERLAPPED, BBF, PPO, PONG], ids=["catch", "overlapped", "bbf", "ppo", "pong"]
+    "arguments",
+    [CATCH, OVERLAPPED, BBF, pytest.param(PPO, marks=pytest.mark.slow), PONG],
+    ids=["catch", "overlapped", "bbf", "ppo", "pong"],
 )
 def test_kill_and_resume(tmp_path: Path, arguments: list[str]) -> None:
     train_whole(arguments, tmp_path / "whole")
