@@ -58,7 +58,7 @@ class Agent(nn.Module):
             )  # fmt: skip
             width = 128
         else:
-            self.network, width = nn.Flatten(), 64
+            self.network, width = nn.Sequential(nn.Flatten()), 64
         inputs = int(np.prod(shape))
         self.actor = layer_init(nn.Linear(width, actions), std=0.01)
         self.critic = layer_init(nn.Linear(width, 1), std=1.0)
