@@ -298,6 +298,17 @@ def test_densities_and_entropies_by_definition():
         np.testing.assert_allclose(found.entropy(tensor).numpy(), oracle.entropy(dist), rtol=1e-5)
 
 
+def test_without_clipping_ratios_count_as_e_squared_at_most():
+    config = dataclasses.replace(TINY, surrogate="none", max_kl=0.5)
+    log_ratio = torch.tensor([3.0, -3.0, 0.5, -0.5], requires_grad=True)
+    advantage = torch.tensor([1.0, -2.0, 0.5, 1.0])
+    loss = ppo_net.policy_loss(log_ratio, advantage, config)
+    expected = [math.exp(2.0), -2.0 * math.exp(-2.0), 0.5 * math.exp(0.5), math.exp(-0.5)]
+    assert loss.item() == pytest.approx(-sum(expected) / 4)
+    slope = torch.autograd.grad(loss, log_ratio)[0]
+    np.testing.assert_allclose(slope.numpy(), [0.0, 0.0, -expected[2] / 4, -expected[3] / 4], rtol=1e-6)
+
+
 # -- normalisation --------------------------------------------------------------------------------------------------------
 
 
