@@ -273,7 +273,6 @@ class Agent:
             },
             **{name: part.state_dict() for name, part in self._parts().items()},
             "returns": self._returns.copy(),
-            "noted": dict(self._noted),
             "steps": self._steps,
         }  # fmt: skip
 
@@ -285,9 +284,9 @@ class Agent:
                 self._adam.state[parameter] = {key: t.clone() for key, t in moments.items()}
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        self._returns, self._noted = np.array(state["returns"]), dict(state["noted"])
+        self._returns = np.array(state["returns"])
         self._steps = int(state["steps"])
-        self._data = {}
+        self._data, self._noted = {}, {}
 
     def _parts(self) -> dict[str, Any]:
         """What has a state of its own."""
