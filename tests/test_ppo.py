@@ -375,9 +375,10 @@ def test_a_saved_agent_goes_on_bit_for_bit(tmp_path, task, changes):
 
 
 def test_frames_are_stacked_across_rounds():
-    """On Atari's form of observations: the learner's stacks are the actor's, else the first ratios were not 1."""
+    """On Atari's form of observations, and over a resume: the learner's stacks are the actor's, else the first ratios were not 1."""
     spec = Spec((84, 84), "uint8", 4, 3)
-    agent: Any = Agent(dataclasses.replace(TINY, encoder="nature", learning_rate=1e-9, epochs=1), spec, 2, seed=0)
+    config = dataclasses.replace(TINY, encoder="nature", learning_rate=1e-9, epochs=1)
+    agent: Any = Agent(config, spec, 2, seed=0)
     spread(agent)
 
     class Screens:
@@ -400,6 +401,9 @@ def test_frames_are_stacked_across_rounds():
     for k in range(3):
         metrics = learner.learn([actor.collect(agent.weights(), k, 6)])
         assert float(metrics["losses/approx_kl"]) < 1e-6
+        saved = agent.state_dict()
+        learner.agent = agent = Agent(config, spec, 2, seed=1)
+        agent.load_state_dict(saved)
 
 
 @pytest.mark.parametrize(
