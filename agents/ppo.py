@@ -16,6 +16,7 @@ from torch import Tensor
 from rlplatform.agents.ppo_config import Config, learning_rate_at
 from rlplatform.agents.ppo_net import Losses, Minibatch, Net, distances, losses
 from rlplatform.onpolicy import FrameHistory, Observations, Round, RunningMoments, join
+from rlplatform.optim import ClippedAdam
 from rlplatform.returns import gae, reward_and_discount
 from rlplatform.streams import Stream
 from rlplatform.techniques import gtr
@@ -90,7 +91,7 @@ class Agent:
         self.net = Net(config, spec)
         self.net.init_(Stream(seed, "init"))
         self._parameters = dict(self.net.named_parameters())
-        self._adam = torch.optim.Adam(self._parameters.values(), config.learning_rate, eps=config.adam_eps, fused=True)
+        self._adam = ClippedAdam(self._parameters.values(), config.learning_rate, config.adam_eps)
         self._shuffle = Stream(seed, "shuffle")
         self._frames = FrameHistory(streams, spec)
         self._obs_moments = RunningMoments(spec.stack, *spec.frame_shape)
@@ -172,10 +173,7 @@ class Agent:
         out = losses(self.net, x, self.config)
         if self._left == 0 or (self.config.max_kl and self._at == len(self._order)):
             self._note_change(x, out)
-        self._adam.zero_grad()
-        torch.autograd.backward(out.total)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self.config.max_grad_norm, foreach=True)
-        self._adam.step()
+        norm = self._adam.descend(out.total, self.config.max_grad_norm)
         self._metrics = {
             "losses/policy_loss": out.policy.detach(), "losses/value_loss": out.value.detach(),
             "losses/entropy": out.entropy.detach(), "losses/grad_norm": norm,
