@@ -375,7 +375,7 @@ def test_a_saved_agent_goes_on_bit_for_bit(tmp_path, task, changes):
 
 
 def test_frames_are_stacked_across_rounds():
-    """On Atari's form of observations, and over a resume: the learner's stacks are the actor's, else the first ratios were not 1."""
+    """On Atari's form of observations, and over a resume: the learner's stacks are the actor's."""
     spec = Spec((84, 84), "uint8", 4, 3)
     config = dataclasses.replace(TINY, encoder="nature", learning_rate=1e-9, epochs=1)
     agent: Any = Agent(config, spec, 2, seed=0)
@@ -397,10 +397,14 @@ def test_frames_are_stacked_across_rounds():
                 self.reset(), np.ones(2, np.float32), ended, np.zeros(2, bool), ended, final, np.flatnonzero(ended)
             )
 
-    actor, learner = Actor(agent.policy(), Screens(), Stream(0, "actor")), Learner(agent, agent.config.replay_ratio)  # type: ignore[arg-type]
+    policy, saw = agent.policy(), []
+    act = policy.act
+    policy.act = lambda obs, stream: (saw.append(obs.copy()), act(obs, stream))[1]
+    actor, learner = Actor(policy, Screens(), Stream(0, "actor")), Learner(agent, agent.config.replay_ratio)  # type: ignore[arg-type]
     for k in range(3):
         metrics = learner.learn([actor.collect(agent.weights(), k, 6)])
         assert float(metrics["losses/approx_kl"]) < 1e-6
+        np.testing.assert_array_equal(agent._inputs[torch.arange(12)].numpy(), np.concatenate(saw[-6:]))
         saved = agent.state_dict()
         learner.agent = agent = Agent(config, spec, 2, seed=1)
         agent.load_state_dict(saved)
