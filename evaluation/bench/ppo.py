@@ -190,6 +190,7 @@ def take_turns(name: str, kind: str, threads: str) -> None:
 def ours(case: Case) -> Callable[[int], None]:
     """What a run does between two evaluations, less its files."""
     fields = [f"agent.batch={case.batch}", f"agent.epochs={case.epochs}", f"envs={case.envs}", f"rollout={case.steps}"]
+    fields.append("agent.clip_value=true")  # as the others
     protocol = dataclasses.asdict(case.protocol)
     config = resolve_config("ppo", case.task, fields, backend=case.backend, protocol=protocol)
     agent = make_agent(config)
