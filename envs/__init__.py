@@ -17,6 +17,7 @@ from rlplatform.envs.suites import (
     DmcProtocol,
     GymProtocol,
     MinAtarProtocol,
+    MultitaskProtocol,
     PermutedProtocol,
     Suite,
     load_suite,
@@ -36,6 +37,7 @@ __all__ = [
     "DmcProtocol",
     "GymProtocol",
     "MinAtarProtocol",
+    "MultitaskProtocol",
     "PermutedProtocol",
     "Suite",
     "make",
@@ -48,6 +50,7 @@ __all__ = [
 
 Factory = Callable[..., EnvBatch]  # (task, n, seed, first_env, protocol, **options)
 EXACT = "exact"  # the backend that every task has: it draws from our streams and can be saved
+ON_DEVICE = "device"  # a run's backend, not one of `make`: its environments are those of `make_on_device`
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,12 @@ def _gym(*args: Any, **options: Any) -> EnvBatch:
     return make_gym(*args, **options)
 
 
+def _multitask(*args: Any, **options: Any) -> EnvBatch:
+    from rlplatform.envs.multitask import make_multitask
+
+    return make_multitask(*args, **options)
+
+
 def _mujoco_pool(*args: Any, **options: Any) -> EnvBatch:
     _require("MuJoCo on EnvPool", "dm_control", "mujoco")
     from rlplatform.envs.mujoco_pool import make_pool
@@ -256,6 +265,8 @@ _ENTRIES: dict[str, _Entry] = {
     "dmc-visual": _Entry(_dmc, load_suite("dmc28-visual", DmcProtocol, prefix="dmc-visual/"), _POOL),
     "dmc10-resets": _Entry(_dmc, load_suite("dmc10-resets", DmcProtocol, prefix="dmc10-resets/"), _POOL),
     "gym": _Entry(_gym, load_suite("gym5", GymProtocol, prefix="gym/"), _POOL),
+    "multitask-dmc6": _Entry(_multitask, load_suite("multitask-dmc6", MultitaskProtocol)),
+    "multitask-dmc21": _Entry(_multitask, load_suite("multitask-dmc21", MultitaskProtocol)),
     "atari57-mrq": _Entry(
         _atari, load_suite("atari57-mrq", AtariProtocol, prefix="atari57-mrq/"), {"envpool": _envpool}
     ),
