@@ -5,7 +5,7 @@ if __name__ != "rlplatform.agents":
 
 import difflib
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 AGENTS = {  # by the name of its file; imported when asked for
     "mrq": "rlplatform.agents.mrq:Agent",
     "mrq_multitask": "rlplatform.agents.mrq_multitask:Agent",
+    "ppo": "rlplatform.agents.ppo:Agent",
     "sac": "rlplatform.agents.sac:Agent",
     "spr": "rlplatform.agents.spr:Agent",
 }
@@ -26,6 +27,7 @@ class Preset:
     agent: str  # "module:Class", for resolve()
     config: dict[str, Any]  # where the agent's Config departs from its defaults
     variant: str = ""  # of the suite's protocol; "": the suite's own
+    run: dict[str, Any] = field(default_factory=dict)  # where the run departs from RunConfig's defaults: envs, rollout
 
 
 def presets() -> list[str]:
@@ -37,7 +39,8 @@ def load_preset(name: str, suite: str = "atari100k") -> Preset:
     """The preset `name` for the tasks of `suite` ("atari100k", "catch", ...).
 
     A file says what holds for all suites (`config`), and by suite what differs (`suites`) and which variant of its protocol is
-    played (`variants`). Where it names a `base`, another preset, it says only how it departs from that one, suite by suite.
+    played (`variants`). An agent that learns in rounds of so many steps also says so: `run`, and by suite `suite_runs`. Where a
+    file names a `base`, another preset, it says only how it departs from that one, suite by suite.
 
     Raises:
         ValueError: no such preset.
@@ -48,7 +51,8 @@ def load_preset(name: str, suite: str = "atari100k") -> Preset:
     read: Any = OmegaConf.to_container(OmegaConf.create(text))
     base = load_preset(read["base"], suite) if "base" in read else Preset(str(read["agent"]), {})
     config = _merged(base.config, read.get("config", {}), read.get("suites", {}).get(suite, {}))
-    return Preset(base.agent, config, str(read.get("variants", {}).get(suite, base.variant)))
+    run = _merged(base.run, read.get("run", {}), read.get("suite_runs", {}).get(suite, {}))
+    return Preset(base.agent, config, str(read.get("variants", {}).get(suite, base.variant)), run)
 
 
 def _merged(*layers: dict[str, Any]) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from math import exp, inf, log
 
 import torch
 
+from rlplatform.nets import ENCODERS
 from rlplatform.techniques.resets import ResetConfig
 
-ENCODERS = ("nature", "impala", "minatar", "flatten")
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rlplatform.agents.spr_config import Config
 from rlplatform.device_streams import DeviceStream
-from rlplatform.nets import Encoder, Flatten, ImpalaCNN, Linear, MinAtarCNN, NatureCNN, Noise, NoisyLinear, Transition
+from rlplatform.nets import Linear, Noise, NoisyLinear, Transition, encoder
 from rlplatform.streams import Stream
 from rlplatform.types import Spec
 
@@ -36,17 +36,6 @@ def unflattened(noise: tuple[Tensor, ...]) -> NetNoise | None:
     return NetNoise(Noise(*noise[:2]), Noise(*noise[2:])) if noise else None
 
 
-def encoder(config: Config, spec: Spec) -> Encoder:
-    """What config.encoder names."""
-    if config.encoder == "impala":
-        return ImpalaCNN(spec.stack, spec.frame_shape, config.width)
-    if config.encoder == "nature":
-        return NatureCNN(spec.stack, spec.frame_shape)
-    if config.encoder == "minatar":
-        return MinAtarCNN(spec.stack, spec.frame_shape)
-    return Flatten(spec.stack, spec.frame_shape, 255.0 if spec.frame_dtype == "uint8" else 1.0)
-
-
 class Net(nn.Module):
     """Encoder, one hidden layer, dueling head: the return distribution of every action. SPR shares the hidden layer as its
     projection, and adds the latent dynamics and a predictor."""
@@ -54,7 +43,7 @@ class Net(nn.Module):
     def __init__(self, config: Config, spec: Spec, dtype: torch.dtype, *, acting: bool = False) -> None:
         """`acting`: without the parts that only learning needs."""
         super().__init__()
-        self.encoder = encoder(config, spec)
+        self.encoder = encoder(config.encoder, spec, config.width)
         layer = partial(NoisyLinear, sigma0=config.sigma0) if config.sigma0 else Linear
         self.projection = layer(self.encoder.features, config.hidden)
         # Value and advantages in one layer: they see the same input and, as in Dopamine, the same input noise.

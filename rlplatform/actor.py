@@ -67,6 +67,7 @@ class Actor:
             self._frame, self._first = step.frame, step.terminated | step.truncated
             self._obs = self._stack.push(self._frame, self._first)
         *columns, extras = zip(*rows, strict=True)
+        extra_rows = {**_stack_extras(extras), **closing(self._policy, self._obs)}
         frame, first, action, reward, terminated, truncated = (np.stack(column) for column in columns)
         return Rollout(
             frame,
@@ -77,7 +78,7 @@ class Actor:
             truncated,
             final_frame=np.concatenate(finals),
             final_at=np.array(final_at, np.int64).reshape(-1, 2),
-            extra=_stack_extras(extras),
+            extra=extra_rows,
             episodes=_episodes(ended),
             first_env=self._envs.first_env,
             version=version,
@@ -104,6 +105,12 @@ class Actor:
         self._obs = self._stack.obs
         self._frame, self._first = np.array(state["frame"]), np.array(state["first"])
         self._score[:], self._length[:] = state["score"], state["length"]
+
+
+def closing(policy: Any, obs: Any) -> Mapping[str, Any]:
+    """What a policy that has `close` says of the observations [N, stack, *frame] after a rollout's last step."""
+    said: Mapping[str, Any] = policy.close(obs) if hasattr(policy, "close") else {}
+    return said
 
 
 def _check_finite(step: Step, envs: EnvBatch) -> None:

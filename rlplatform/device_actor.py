@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlplatform.actor import closing
 from rlplatform.device_types import DeviceEnvBatch, DevicePolicy, DeviceRollout, DeviceStep, empty_step
 from rlplatform.types import Episodes, Spec, State, Weights
 
@@ -86,7 +87,7 @@ class DeviceActor:
             rows.truncated[1:],
             final_frame=rows.final_frame[ended],
             final_at=at,
-            extra=_stack_extras(extras),
+            extra={**_stack_extras(extras), **closing(self._policy, self._obs)},
             episodes=_episodes(at, score[ended], length[ended], envs.first_env),
             first_env=envs.first_env,
             version=version,

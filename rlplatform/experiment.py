@@ -124,6 +124,7 @@ def run(
 
 def train(
     agent: str,
+    /,  # or a field of that name could not be given
     task: str,
     seed: int = 0,
     steps: int | None = None,
@@ -178,16 +179,20 @@ def estimate(config: RunConfig) -> RunCost:
     if hasattr(config.agent, "for_timing"):
         config = dataclasses.replace(config, agent=config.agent.for_timing())
     agent = make_agent(config)
+    replay, steps, updates = agent.replay, 0, 5
     actor: Any
+    rollout = 10
     if config.on_device:
         actor, envs = make_device_actor(config, 0, Clock(), agent), config.envs
     else:
-        actor, envs = Actor(agent.policy(), make_env(config, 1, config.seed, 0), Stream(config.seed, "estimate")), 1
-    replay, steps, updates = agent.replay, 0, 5
+        envs = 1
+        if replay is None:  # such an agent learns from whole rounds
+            envs, rollout = config.actors * config.envs, config.rollout
+        actor = Actor(agent.policy(), make_env(config, envs, config.seed, 0), Stream(config.seed, "estimate"))
     start = time.perf_counter()
     while steps < 50 * envs or (replay is not None and not replay.can_sample and steps < 1_000 * envs):
-        agent.observe([actor.collect(agent.weights(), 0, 10)])
-        steps += 10 * envs
+        agent.observe([actor.collect(agent.weights(), 0, rollout)])
+        steps += rollout * envs
     step_s = (time.perf_counter() - start) / steps
     # The first ones allocate; a GPU captures a later one.
     for _ in range(updates if config.device == "cpu" else WARM_UP + 2):
@@ -201,7 +206,7 @@ def estimate(config: RunConfig) -> RunCost:
     # By "online" value agents keep what their optimiser moves; another agent's line leaves this number out.
     learned = sum(array.numel() for array in _tensors(agent.state_dict().get("online", {})))
     room = None if replay is None else replay.nbytes
-    updates_of_run = config.agent.replay_ratio * max(0, config.steps - config.agent.min_replay)
+    updates_of_run = float(config.agent.replay_ratio) * max(0, config.steps - getattr(config.agent, "min_replay", 0))
     return RunCost(config.steps, updates_of_run, acting, learned, room, step_s, update_s)
 
 

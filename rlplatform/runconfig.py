@@ -120,7 +120,7 @@ def resolve_config(
         preset=preset, task=task, agent=agent_config, agent_class=agent_class, protocol=protocol,
         steps=suite.steps, eval=EvalConfig(episodes=suite.episodes, every=suite.every),
     )  # fmt: skip
-    layers = [{"agent": chosen.config}] if chosen is not None else []
+    layers = [{**chosen.run, "agent": chosen.config}] if chosen is not None else []
     layers.append({name: value for name, value in given.items() if value is not None})
     return configs.merge(schema, *layers, overrides=overrides)
 

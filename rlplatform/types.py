@@ -85,14 +85,19 @@ class Rollout(NamedTuple):
     truncated: Array  # [T, N] bool
     final_frame: Array  # [E, *frame]: true last frames of the games that restarted
     final_at: Array  # [E, 2] int64: (t, i) of each, in order of t, then i
-    extra: Mapping[str, Array]  # what the policy said beside the action (log-prob, value): [T, N, ...]
+    extra: Mapping[
+        str, Array
+    ]  # what the policy said beside the action (log-prob, value), [T, N, ...]; by `close`, [N, ...]
     episodes: Episodes
     first_env: int  # number of this rollout's environment 0 among all those of the run
     version: int
 
 
 class Policy(Protocol):
-    """The part of an agent that acts: no optimiser. `stream` is the actor's own randomness."""
+    """The part of an agent that acts: no optimiser. `stream` is the actor's own randomness.
+
+    One whose agent learns from rollouts alone may also have `close(obs)`, what it says of the observations after a rollout's
+    last step (the value from which a return is bootstrapped): arrays [N, ...], laid into the rollout's `extra`."""
 
     def load(self, weights: Weights) -> None: ...
     def act(self, obs: Array, stream: Any) -> tuple[Array, Mapping[str, Array]]: ...  # obs: [N, stack, *frame]

@@ -24,6 +24,11 @@ BBF = [  # resets after 60 and 120 agent steps, n and gamma on their way, a movi
     "bbf", "catch", "--seed", "2", "--steps", "180", "agent.min_replay=50", "agent.reset.every=120", "agent.reset.until=180",
     "agent.anneal=50", "agent.hidden=16", "agent.dtype=bfloat16", "log_every=20", "checkpoint_every=40", "eval.episodes=5",
 ]  # fmt: skip
+PPO = [  # rounds of 16 steps, four anchors, games cut at 40 steps
+    "ppo_gtr", "control/CartPole", "--seed", "4", "--steps", "1600", "actors=2", "envs=2", "rollout=4", "lag=1", "agent.batch=8",
+    "agent.probe=8", "agent.anneal=2_000", "protocol.cartpole_steps=40", "log_every=100", "checkpoint_every=200",
+    "eval.every=500", "eval.episodes=5",
+]  # fmt: skip
 PONG = [
     "der", "atari/Pong", "--seed", "1", "--steps", "260", "agent.min_replay=60", "agent.capacity=200", "agent.target_period=50",
     "agent.hidden=32", "log_every=50", "checkpoint_every=40", "eval.episodes=2", "protocol.episode_steps=120",
@@ -114,7 +119,11 @@ def assert_same_run(a: Path, b: Path, differ: tuple[str, ...] = ()) -> None:
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("arguments", [CATCH, OVERLAPPED, BBF, PONG], ids=["catch", "overlapped", "bbf", "pong"])
+@pytest.mark.parametrize(
+    "arguments",
+    [CATCH, OVERLAPPED, BBF, pytest.param(PPO, marks=pytest.mark.slow), PONG],
+    ids=["catch", "overlapped", "bbf", "ppo", "pong"],
+)
 def test_kill_and_resume(tmp_path: Path, arguments: list[str]) -> None:
     train_whole(arguments, tmp_path / "whole")
     train_killed(arguments, tmp_path / "killed", kills=3, seed=0)

@@ -1,0 +1,239 @@
+"""PPO's networks, distributions over actions, and loss. Everything here is a function of (modules, batch): nothing draws or waits."""
+
+from itertools import pairwise
+from math import log, pi
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F  # its name everywhere
+from torch import Tensor, nn
+
+from rlplatform.agents.ppo_config import Config
+from rlplatform.nets import encoder, orthogonal_
+from rlplatform.streams import Stream
+from rlplatform.techniques import gtr
+from rlplatform.types import Array, Spec
+
+MAX_LOG_RATIO = 2.0  # where nothing clips: ratios beyond e^2 and e^-2 count as these
+
+# --- distributions over actions ---
+
+
+class Family(Protocol):
+    """Distributions by their parameters [..., P]: what a network gives for B states, what a rollout keeps of each step."""
+
+    inputs: int  # what a linear layer gives for a state
+
+    def of(self, out: Tensor, log_std: Tensor | None) -> Tensor: ...  # [B, inputs] -> [B, P]
+    def log_prob(self, dist: Tensor, action: Tensor) -> Tensor: ...  # [B, P], [B] or [B, A] -> [B]
+    def entropy(self, dist: Tensor) -> Tensor: ...  # [B, P] -> [B]
+    def kl(self, old: Tensor, new: Tensor) -> Tensor: ...  # KL(old || new): [..., P] both -> [...]
+    def draw(self, dist: Tensor, stream: Stream) -> Array: ...  # actions, [B] or [B, A]
+    def mode(self, dist: Tensor) -> Array: ...
+
+
+class Categorical:
+    """One of A actions; the parameters are log-probabilities, [..., A]."""
+
+    def __init__(self, actions: int) -> None:
+        self.inputs = actions
+
+    def of(self, out: Tensor, log_std: Tensor | None) -> Tensor:
+        return out.log_softmax(-1)
+
+    def log_prob(self, dist: Tensor, action: Tensor) -> Tensor:
+        return dist.gather(-1, action[..., None])[..., 0]
+
+    def entropy(self, dist: Tensor) -> Tensor:
+        return -(dist.exp() * dist).sum(-1)
+
+    def kl(self, old: Tensor, new: Tensor) -> Tensor:
+        return gtr.categorical_kl(old, new)
+
+    def draw(self, dist: Tensor, stream: Stream) -> Array:
+        """One uniform number a state: the first action whose cumulative probability exceeds it."""
+        cumulated = dist.exp().cumsum(-1).numpy()
+        action: Array = (cumulated <= stream.uniform(len(cumulated), 1) * cumulated[:, -1:]).sum(-1)
+        return action
+
+    def mode(self, dist: Tensor) -> Array:
+        action: Array = dist.argmax(-1).numpy()
+        return action
+
+
+class Gaussian:
+    """Independent normals; the parameters are means, then logs of standard deviations, [..., 2 A]."""
+
+    def __init__(self, actions: int) -> None:
+        self.inputs = actions
+
+    def of(self, out: Tensor, log_std: Tensor | None) -> Tensor:
+        assert log_std is not None
+        return torch.cat([out, log_std.expand_as(out)], -1)
+
+    def log_prob(self, dist: Tensor, action: Tensor) -> Tensor:
+        mean, log_std = dist.chunk(2, -1)
+        z = (action - mean) * torch.exp(-log_std)
+        return -(0.5 * z.square() + log_std + 0.5 * log(2.0 * pi)).sum(-1)
+
+    def entropy(self, dist: Tensor) -> Tensor:
+        return (dist.chunk(2, -1)[1] + 0.5 * (1.0 + log(2.0 * pi))).sum(-1)
+
+    def kl(self, old: Tensor, new: Tensor) -> Tensor:
+        return gtr.gaussian_kl(*old.chunk(2, -1), *new.chunk(2, -1))
+
+    def draw(self, dist: Tensor, stream: Stream) -> Array:
+        mean, log_std = dist.chunk(2, -1)
+        action: Array = (mean + log_std.exp() * torch.from_numpy(stream.normal(*mean.shape))).numpy()
+        return action
+
+    def mode(self, dist: Tensor) -> Array:
+        action: Array = dist.chunk(2, -1)[0].numpy()
+        return action
+
+
+def family(spec: Spec) -> Family:
+    """The distributions over the actions of `spec`."""
+    return Categorical(spec.actions) if spec.actions else Gaussian(spec.action_shape[0])
+
+
+# --- networks ---
+
+
+class Trunk(nn.Module):
+    """An encoder and hidden layers: [B, stack, *frame] -> [B, hidden]."""
+
+    def __init__(self, config: Config, spec: Spec) -> None:
+        super().__init__()
+        self.encoder = encoder(config.encoder, spec, config.width)
+        sizes = [self.encoder.features, *[config.hidden] * config.layers]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.activation = torch.tanh if config.activation == "tanh" else F.relu
+
+    def forward(self, obs: Tensor) -> Tensor:
+        x = self.encoder(obs)
+        for layer in self.layers:
+            x = self.activation(layer(x))
+        return x
+
+
+class Net(nn.Module):
+    """Policy and value. `features` is the last hidden layer of the policy, with `shared` of both."""
+
+    def __init__(self, config: Config, spec: Spec) -> None:
+        super().__init__()
+        self.family = family(spec)
+        self.trunk = Trunk(config, spec)
+        self.critic = None if config.shared else Trunk(config, spec)
+        self.policy = nn.Linear(config.hidden, self.family.inputs)
+        self.value = nn.Linear(config.hidden, 1)
+        self.initial_log_std = config.log_std
+        self.log_std = None if spec.actions else nn.Parameter(torch.empty(self.family.inputs))
+
+    def init_(self, stream: Stream) -> None:
+        """Orthogonal weights, of gain sqrt 2, of the policy's head 0.01, of the value's 1; biases 0."""
+        gains = {"policy.weight": 0.01, "value.weight": 1.0}
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1:
+                orthogonal_(parameter.data.flatten(1), gains.get(name, 2.0**0.5), stream)
+            else:
+                parameter.data.fill_(self.initial_log_std if name == "log_std" else 0.0)
+
+    def features(self, obs: Tensor) -> Tensor:
+        """[B, stack, *frame] -> [B, hidden]."""
+        x: Tensor = self.trunk(obs)
+        return x
+
+    def distribution(self, obs: Tensor) -> Tensor:
+        """Parameters of the distribution over actions, [B, P]: all that acting needs."""
+        return self.family.of(self.policy(self.features(obs)), self.log_std)
+
+    def values(self, obs: Tensor) -> Tensor:
+        """[B]."""
+        x: Tensor = self.value((self.trunk if self.critic is None else self.critic)(obs))
+        return x[:, 0]
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """`distribution` and `values`, the shared part once."""
+        x = self.features(obs)
+        value: Tensor = self.value(x if self.critic is None else self.critic(obs))
+        return self.family.of(self.policy(x), self.log_std), value[:, 0]
+
+
+# --- the loss ---
+
+
+class Minibatch(NamedTuple):
+    """Transitions as the loss takes them. `anchors`, newest first, begin with the policy that acted."""
+
+    obs: Tensor  # [B, stack, *frame]
+    action: Tensor  # [B] int64 or [B, A] float32, not clipped
+    log_prob: Tensor  # [B] float32, of the action when it was taken
+    value: Tensor  # [B] float32, when it was taken
+    advantage: Tensor  # [B] float32
+    target: Tensor  # [B] float32: the lambda-return
+    anchors: Tensor  # [B, K, P] float32: distributions
+
+
+class Losses(NamedTuple):
+    """Of one minibatch; scalars but for the last two, which have no gradient."""
+
+    total: Tensor
+    policy: Tensor  # minus the surrogate
+    value: Tensor  # not weighted
+    entropy: Tensor
+    penalty: Tensor  # not weighted; 0 where trust.weight is
+    log_ratio: Tensor  # [B], of the action's probability now to what it was
+    dist: Tensor  # [B, P], the policy now
+
+
+def losses(net: Net, x: Minibatch, config: Config) -> Losses:
+    """PPO's loss: -surrogate + value_weight * (value loss) - entropy_weight * entropy, and trust.weight * penalty where that is not 0.
+
+    Schulman et al. 2017 (arXiv:1707.06347), Eq. 7 and 9; the value loss clipped as in the authors' code, half of the squared error.
+    """
+    dist, value = net(x.obs)
+    log_ratio = net.family.log_prob(dist, x.action) - x.log_prob
+    advantage = normalized(x.advantage) if config.normalize_advantage else x.advantage
+    policy = policy_loss(log_ratio, advantage, config)
+    of_value = value_loss(value, x, config)
+    entropy = net.family.entropy(dist).mean()
+    total = policy + config.value_weight * of_value - config.entropy_weight * entropy
+    penalty = torch.zeros(())
+    if config.trust.weight:
+        penalty = gtr.penalty(distances(net, dist, x, config), config.trust).mean()
+        total = total + config.trust.weight * penalty
+    return Losses(total, policy, of_value, entropy, penalty, log_ratio.detach(), dist.detach())
+
+
+def distances(net: Net, dist: Tensor, x: Minibatch, config: Config) -> Tensor:
+    """Of the policy `dist` from each anchor, [K, B]: the divergence, or what stands in for it at the action taken."""
+    anchors = x.anchors.transpose(0, 1)
+    if config.trust.distance == "exact":
+        return net.family.kl(anchors, dist)
+    action = x.action.expand(len(anchors), *x.action.shape)
+    return gtr.sampled_distance(net.family.log_prob(anchors, action), net.family.log_prob(dist, x.action))
+
+
+def normalized(advantage: Tensor) -> Tensor:
+    """To mean 0 and standard deviation 1 (that of a sample), [B]."""
+    std, mean = torch.std_mean(advantage)
+    return (advantage - mean) / (std + 1e-8)
+
+
+def policy_loss(log_ratio: Tensor, advantage: Tensor, config: Config) -> Tensor:
+    """Mean of -min(r A, clip(r, 1 - eps, 1 + eps) A); without clipping of -r A, log r within +-2."""
+    if config.surrogate == "none":
+        return -(log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() * advantage).mean()
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
+    return -torch.minimum(ratio * advantage, clipped * advantage).mean()
+
+
+def value_loss(value: Tensor, x: Minibatch, config: Config) -> Tensor:
+    """Half of the mean squared error; where clipped, of the worse of V and of V kept within eps of what it was."""
+    error = (value - x.target).square()
+    if config.clip_value:
+        near = x.value + (value - x.value).clamp(-config.clip, config.clip)
+        error = torch.maximum(error, (near - x.target).square())
+    return 0.5 * error.mean()
