@@ -4,7 +4,7 @@ Nothing here draws a random number by itself: initial values come from the Strea
 noisy layer is an argument of its forward pass. So a forward pass is a pure function of (parameters, input, noise).
 """
 
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -281,6 +281,8 @@ class NoisyLinear(nn.Module):
 
     mu starts as U(-1, 1) / sqrt(fan_in), sigma as sigma0 / sqrt(fan_in), weights and biases alike.
     """
+
+    pruned_with: ClassVar[dict[str, str]] = {"sigma": "mu"}  # a weight that is 0 has no noise: techniques/pruning.py
 
     def __init__(self, inputs: int, outputs: int, sigma0: float) -> None:
         super().__init__()
