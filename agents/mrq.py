@@ -9,7 +9,7 @@ Networks and losses: mrq_net.py. Hyper-parameters: mrq_config.py. Deviations fro
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from rlplatform.agents.mrq_config import DISCRETE_NOISE, DTYPES, Config
 from rlplatform.agents.mrq_net import Actor, Net, Noise, Scale, Transitions, Unroll
 from rlplatform.replay import Batch, Replay
 from rlplatform.streams import Stream
-from rlplatform.techniques import augment
+from rlplatform.techniques import augment, sigreg
+from rlplatform.techniques.pruning import Pruner
+from rlplatform.techniques.sigreg import SigReg
 from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
 
 PARTS = ("encoder", "value", "policy")  # each with an optimiser of its own
@@ -78,7 +80,7 @@ class Agent:
 
         Args:
             streams: environments whose rollouts `observe` will see.
-            seed: of the run; names the streams "init", "noise", "augment" and "replay".
+            seed: of the run; names the streams "init", "noise", "augment", "sigreg" and "replay".
         """
         if not spec.actions and len(spec.action_shape) != 1:
             raise ValueError(f"this agent needs discrete actions or vectors, got actions {list(spec.action_shape)}")
@@ -112,6 +114,8 @@ class Agent:
         for part in PARTS:
             self._round(part)
         self._copy_to_target()
+        self._sigreg = SigReg(config.sigreg, Stream(seed, "sigreg"))
+        self._pruners = {part: Pruner(getattr(self.master, part), config.pruning) for part in PARTS}
         self._steps = 0  # agent steps observed
         self._updates = 0  # of value and policy
         self._encoder_updates = 0
@@ -157,8 +161,13 @@ class Agent:
         x, noise = self.transitions(batch), self._draw_noise()
         y = mrq_net.value_target(self.target, x, noise, self.scale)
         at = mrq_net.embed(self.online.encoder, x)
-        value_loss, td, q = mrq_net.value_loss(self.online.value, at.zsa, y)
-        self._step("value", value_loss)
+        features = self.online.value.features(at.zsa)
+        parts = self._sigreg.parts(*features) if self._sigreg.on else None
+        value_loss, td, q = mrq_net.value_loss(self.online.value.read(*features), y)
+        total, metrics = value_loss, dict[str, Any]()
+        if parts is not None:
+            total, metrics = total + self._sigreg.loss(parts), sigreg.metrics(parts)
+        self._step("value", total)
         policy_loss = mrq_net.policy_loss(
             self.online.policy, self.online.encoder, self.online.value, at.zs, noise.gumbel
         )
@@ -166,7 +175,9 @@ class Agent:
         self.replay.update_priority(batch.index, td.clamp(min=1.0).numpy())
         self._updates += 1
         dynamics, reward, done = self._encoder_loss
-        return {
+        for part, pruner in self._pruners.items():
+            metrics |= pruner.metrics(part)
+        return metrics | {
             "losses/value_loss": value_loss.detach(), "losses/policy_loss": policy_loss.detach(),
             "losses/q_values": q * self.scale.online, "losses/dynamics_loss": dynamics, "losses/reward_loss": reward,
             "losses/done_loss": done, "charts/reward_scale": self.scale.online,
@@ -248,7 +259,9 @@ class Agent:
             parameter.grad = grad.float()
         if part == "value":
             nn.utils.clip_grad_norm_(master, self.config.grad_clip)
+        self._pruners[part].begin()
         self._optimizers[part].step()
+        self._pruners[part].apply_(getattr(self.master, part))
         self._round(part)
 
     @torch.no_grad()
@@ -280,6 +293,7 @@ class Agent:
             "terminates": self._terminates,
             "scale": {"online": self.scale.online.clone(), "target": self.scale.target.clone()},
             "encoder_loss": self._encoder_loss.clone(),
+            **{name: part.state_dict() for name, part in self._techniques().items()},
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -297,6 +311,14 @@ class Agent:
         self._encoder_updates, self._terminates = int(state["encoder_updates"]), bool(state["terminates"])
         self.scale = Scale(state["scale"]["online"].clone(), state["scale"]["target"].clone())
         self._encoder_loss = state["encoder_loss"].clone()
+        for name, technique in self._techniques().items():
+            technique.load_state_dict(state[name])
+
+    def _techniques(self) -> dict[str, SigReg | Pruner]:
+        """Those that are on: without them a state is as it would be without this line."""
+        every: dict[str, SigReg | Pruner] = {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
+        every["sigreg"] = self._sigreg
+        return {name: technique for name, technique in every.items() if technique.on}
 
 
 def uniform_actions(spec: Spec, n: int, stream: Stream) -> Array:

@@ -5,6 +5,9 @@ from math import inf
 
 import torch
 
+from rlplatform.techniques.pruning import PruningConfig
+from rlplatform.techniques.sigreg import SigRegConfig
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DISCRETE_NOISE = 0.5  # what all three scales of noise are multiplied by where actions are discrete
 
@@ -50,6 +53,8 @@ class Config:
     noise_clip: float = 0.3
     epsilon: float = 0.0  # share of uniformly random actions
     epsilon_eval: float = 0.0
+    sigreg: SigRegConfig = field(default_factory=SigRegConfig)  # on both values' last hidden layer before its ELU
+    pruning: PruningConfig = field(default_factory=PruningConfig)  # of encoder, value and policy, by the steps of each
     release: Release = field(default_factory=Release)
     dtype: str = "float32"  # of forward and backward passes; "bfloat16" keeps float32 weights for the optimisers
 

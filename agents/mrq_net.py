@@ -230,10 +230,14 @@ class Value(Part):
         self.linear1, self.linear2, self.linear3 = (Linear(hidden, hidden) for _ in range(3))
         self.linear4 = Head(hidden, 1)
 
-    def forward(self, zsa: Tensor) -> Tensor:
-        """[B] float32, of zsa [B, hidden]."""
-        x = norm_elu(self.linear3(norm_elu(self.linear2(norm_elu(self.linear1(zsa))))))
-        value: Tensor = self.linear4(x)
+    def features(self, zsa: Tensor) -> Tensor:
+        """The last hidden layer, normalised, before its ELU: [B, hidden], of zsa [B, hidden]."""
+        x = self.linear3(norm_elu(self.linear2(norm_elu(self.linear1(zsa)))))
+        return F.layer_norm(x, x.shape[-1:], eps=LN_EPS)
+
+    def read(self, features: Tensor) -> Tensor:
+        """[B] float32, of features [B, hidden], which are overwritten."""
+        value: Tensor = self.linear4(F.elu(features, inplace=True))
         return value[:, 0]
 
 
@@ -244,9 +248,17 @@ class Twins(Part):
         super().__init__()
         self.first, self.second = Value(config.hidden), Value(config.hidden)
 
+    def features(self, zsa: Tensor) -> tuple[Tensor, Tensor]:
+        """Of either, as Value.features."""
+        return self.first.features(zsa), self.second.features(zsa)
+
+    def read(self, first: Tensor, second: Tensor) -> Tensor:
+        """[2, B] float32, of the features of both, which are overwritten."""
+        return torch.stack([self.first.read(first), self.second.read(second)])
+
     def forward(self, zsa: Tensor) -> Tensor:
         """[2, B] float32, of zsa [B, hidden]."""
-        return torch.stack([self.first(zsa), self.second(zsa)])
+        return self.read(*self.features(zsa))
 
 
 class Net(Part):
@@ -387,9 +399,9 @@ def embed(online: Encoder, x: Transitions) -> Embedded:
     return Embedded(zs, online.pair(zs, online.embed(x.action)))
 
 
-def value_loss(value: Twins, zsa: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(mean Huber loss over twins and batch, largest |error| of the twins [B], mean value); the last two without gradient."""
-    q = value(zsa)
+def value_loss(q: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(mean Huber loss over twins and batch, largest |error| of the twins [B], mean value), of values q [2, B]; the last two without
+    gradient."""
     error = q - y
     loss = F.huber_loss(q, y.expand_as(q))
     return loss, error.detach().abs().amax(0), q.detach().mean()

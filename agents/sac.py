@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from rlplatform.nets import orthogonal_
 from rlplatform.replay import Batch, Replay
 from rlplatform.streams import Stream
-from rlplatform.techniques import resets
+from rlplatform.techniques import resets, sigreg
+from rlplatform.techniques.pruning import Pruner, PruningConfig
 from rlplatform.techniques.resets import ResetConfig
+from rlplatform.techniques.sigreg import SigReg, SigRegConfig
 from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
 
 PARTS = ("critic", "actor", "temperature")  # each with an optimiser of its own, in the order of their steps
@@ -40,6 +42,8 @@ class Config:
     capacity: int = 1_000_000
     min_replay: int = 10_000  # agent steps with random actions, before the first gradient step
     reset: ResetConfig = field(default_factory=ResetConfig)  # `every` counts agent steps
+    sigreg: SigRegConfig = field(default_factory=SigRegConfig)  # on both critics' last hidden layer before its ReLU
+    pruning: PruningConfig = field(default_factory=PruningConfig)  # of actor and critics, each on its own
 
     def __post_init__(self) -> None:
         for name in ("hidden", "batch", "min_replay"):
@@ -98,8 +102,14 @@ class Critic(nn.Module):
         for layer in (self.linear1, self.linear2, self.linear3):
             layer.init_(stream)
 
-    def forward(self, x: Tensor) -> Tensor:
-        value: Tensor = self.linear3(F.relu(self.linear2(F.relu(self.linear1(x)))))
+    def features(self, x: Tensor) -> Tensor:
+        """The last hidden layer before its ReLU, [B, hidden]."""
+        h: Tensor = self.linear2(F.relu(self.linear1(x)))
+        return h
+
+    def read(self, features: Tensor) -> Tensor:
+        """Values [B] of features [B, hidden]."""
+        value: Tensor = self.linear3(F.relu(features))
         return value[:, 0]
 
 
@@ -114,9 +124,17 @@ class Twins(nn.Module):
         self.first.init_(stream)
         self.second.init_(stream)
 
-    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+    def features(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Of either critic."""
         x = torch.cat([obs, action], 1)
-        return torch.stack([self.first(x), self.second(x)])
+        return self.first.features(x), self.second.features(x)
+
+    def read(self, first: Tensor, second: Tensor) -> Tensor:
+        """Values [2, B] of both critics' features."""
+        return torch.stack([self.first.read(first), self.second.read(second)])
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self.read(*self.features(obs, action))
 
 
 class Temperature(nn.Module):
@@ -182,9 +200,8 @@ def soft_target(net: Net, target: Twins, x: Transitions, normal: Tensor) -> Tens
     return result
 
 
-def critic_loss(critic: Twins, x: Transitions, y: Tensor) -> tuple[Tensor, Tensor]:
-    """(the sum of both critics' mean squared errors, the mean value without gradient)."""
-    q = critic(x.obs, x.action)
+def critic_loss(q: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """(the sum of both critics' mean squared errors, the mean value without gradient), of values q [2, B]."""
     return (q - y).square().mean(1).sum(), q.detach().mean()
 
 
@@ -243,7 +260,7 @@ class Agent:
 
         Args:
             streams: environments whose rollouts `observe` will see.
-            seed: of the run; names the streams "init", "noise", "reset" and "replay".
+            seed: of the run; names the streams "init", "noise", "reset", "sigreg" and "replay".
         """
         if spec.actions or len(spec.action_shape) != 1 or spec.frame_dtype != "float32":
             raise ValueError(
@@ -263,6 +280,8 @@ class Agent:
         }
         self._aim = config.entropy * spec.action_shape[0]
         self._resets = resets.Schedule(config.reset.every, config.reset.until)
+        self._sigreg = SigReg(config.sigreg, Stream(seed, "sigreg"))
+        self._pruners = {part: Pruner(getattr(self.net, part), config.pruning) for part in ("critic", "actor")}
         self._steps = 0  # agent steps observed
 
     @property
@@ -292,20 +311,28 @@ class Agent:
         net, x = self.net, transitions(self.replay.sample(self.config.batch, 1, self.config.gamma))
         next_normal, normal = (torch.from_numpy(self._noise.normal(*x.action.shape)) for _ in range(2))
         y = soft_target(net, self.target, x, next_normal)
-        of_critic, q = critic_loss(net.critic, x, y)
-        self._step("critic", of_critic)
+        features = net.critic.features(x.obs, x.action)
+        of_critic, q = critic_loss(net.critic.read(*features), y)
+        total, metrics = of_critic, dict[str, Tensor]()
+        if self._sigreg.on:
+            parts = self._sigreg.parts(*features)
+            total, metrics = total + self._sigreg.loss(parts), sigreg.metrics(parts)
+        self._step("critic", total)
         with torch.no_grad():
             torch._foreach_lerp_(list(self.target.parameters()), list(net.critic.parameters()), self.config.tau)
+        self._pruners["critic"].apply_(self.target)
         of_actor, entropy = actor_loss(net, x.obs, normal)
         self._step("actor", of_actor)
         of_temperature = temperature_loss(net.temperature, entropy, self._aim)
         self._step("temperature", of_temperature)
-        metrics = {
+        metrics |= {
             "losses/critic_loss": of_critic.detach(), "losses/actor_loss": of_actor.detach(), "losses/q_values": q,
             "losses/temperature_loss": of_temperature.detach(), "charts/entropy": entropy,
             "charts/temperature": net.temperature().detach(),
         }  # fmt: skip
-        return metrics | {"charts/resets": torch.tensor(self._resets.count)} if self.config.reset.every else metrics
+        if self.config.reset.every:
+            metrics["charts/resets"] = torch.tensor(self._resets.count)
+        return {**metrics, **{k: v for part, pruner in self._pruners.items() for k, v in pruner.metrics(part).items()}}
 
     def _step(self, part: str, loss: Tensor) -> None:
         """Gradient and optimiser step of one part alone, whatever else the loss went through."""
@@ -314,7 +341,12 @@ class Agent:
         parameters = list(getattr(self.net, part).parameters())
         for parameter, grad in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             parameter.grad = grad
+        pruner = self._pruners.get(part)
+        if pruner is not None:
+            pruner.begin()
         self._optimizers[part].step()
+        if pruner is not None:
+            pruner.apply_(getattr(self.net, part))
 
     def _reset(self) -> None:
         """The modules that the configuration names, the target critics as the critics, and all optimisers. What was stored stays."""
@@ -324,6 +356,9 @@ class Agent:
         # Under the name that the critics have in `net`.
         target, new = (nn.ModuleDict({"critic": critic}) for critic in (self.target, fresh.critic))
         resets.apply_(target, new, self.config.reset)
+        for part, pruner in self._pruners.items():  # what was pruned stays so
+            pruner.apply_(getattr(self.net, part))
+        self._pruners["critic"].apply_(self.target)
         for optimizer in self._optimizers.values():
             resets.clear_optimizer_(optimizer)
 
@@ -341,6 +376,7 @@ class Agent:
             "reset_draws": self._reset_draws.state_dict(),
             "resets": self._resets.state_dict(),
             "steps": self._steps,
+            **{name: part.state_dict() for name, part in self._techniques().items()},
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -355,6 +391,14 @@ class Agent:
         self._reset_draws.load_state_dict(state["reset_draws"])
         self._resets.load_state_dict(state["resets"])
         self._steps = int(state["steps"])
+        for name, technique in self._techniques().items():
+            technique.load_state_dict(state[name])
+
+    def _techniques(self) -> dict[str, SigReg | Pruner]:
+        """Those that are on: without them a state is as it would be without this line."""
+        every: dict[str, SigReg | Pruner] = {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
+        every["sigreg"] = self._sigreg
+        return {name: technique for name, technique in every.items() if technique.on}
 
 
 def transitions(batch: Batch) -> Transitions:

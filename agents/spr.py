@@ -28,7 +28,6 @@ from rlplatform.agents.spr_config import DTYPES, Config, Release, epsilon_at, ho
 from rlplatform.agents.spr_device import DeviceUpdates, Horizon
 from rlplatform.agents.spr_net import (
     Inputs,
-    Losses,
     Net,
     NetNoise,
     flattened,
@@ -46,7 +45,9 @@ from rlplatform.device_streams import DeviceStream
 from rlplatform.replay import Batch, Replay
 from rlplatform.staging import Field, field_of
 from rlplatform.streams import Stream
-from rlplatform.techniques import augment, resets
+from rlplatform.techniques import augment, resets, sigreg
+from rlplatform.techniques.pruning import Pruner
+from rlplatform.techniques.sigreg import SigReg
 from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
 
 
@@ -120,7 +121,7 @@ class Agent:
 
         Args:
             streams: environments whose rollouts `observe` will see.
-            seed: of the run; names the streams "init", "noise", "augment", "reset" and "replay".
+            seed: of the run; names the streams "init", "noise", "augment", "reset", "sigreg" and "replay".
             device: where it learns and acts: "cpu", "cuda" or "cuda:N".
             feed: how a GPU learns, on the CPU, too, to the same bits, for tests: from a replay that is "resident" on the
                 device, or "staged" from the host. "": on the CPU neither; on a GPU resident, but for what `release` asks.
@@ -167,6 +168,8 @@ class Agent:
         self._round(self.master, self.online)
         self._copy_to_target()
         self._resets = resets.Schedule(config.reset_period, config.reset.until)
+        self._sigreg = SigReg(config.sigreg, self._stream(seed, "sigreg"))
+        self._pruner = Pruner(self.master, config.pruning)
         self._steps = 0  # agent steps observed
         self._cycle = 0  # gradient steps since the last reset
         self._next_copy = config.target_period  # agent step after whose updates the target is copied
@@ -232,11 +235,12 @@ class Agent:
         """One gradient step on one batch; its new priorities go back to the replay."""
         if self.launches is not None:
             return self._launched(1)
+        self._pruner.begin()
         batch = self._sample()
-        out = self.learn(self.inputs(batch))
+        of_losses, td = self.learn(self.inputs(batch))
         self._cycle += 1
-        self._write_priorities(batch.index, out.td.numpy())
-        return self._metrics({"losses/td_loss": out.td.mean(), "losses/q_values": out.q, "losses/spr_loss": out.spr})
+        self._write_priorities(batch.index, td.numpy())
+        return self._metrics(of_losses)
 
     @property
     def steps_per_launch(self) -> int:
@@ -251,24 +255,30 @@ class Agent:
     def _launched(self, count: int) -> Metrics:
         assert self.launches is not None
         while count:
-            steps = min(count, self.steps_per_launch)
+            steps = min(count, self.steps_per_launch, self._pruner.ahead)
+            self._pruner.begin(steps)
             self.launches.launch(steps)
             self._cycle += steps
             count -= steps
         return self._metrics(self.launches.metrics)
 
-    def learn(self, x: Inputs) -> Losses:
-        """What a gradient step does to the networks."""
+    def learn(self, x: Inputs) -> tuple[dict[str, Tensor], Tensor]:
+        """What a gradient step does to the networks: the metrics that this configuration has, and the TD losses [B]."""
         noise, next_noise = self.online.noise(self._noise), self.online.noise(self._noise)
         out = losses(self.online, self.target, x, noise, next_noise, self.support, self.config.spr_weight)
-        self._step(out.total)
-        return out
+        total, said = out.total, {"losses/td_loss": out.td.mean(), "losses/q_values": out.q}
+        if self.config.spr_steps:
+            said["losses/spr_loss"] = out.spr
+        if self._sigreg.on:
+            parts = self._sigreg.parts(out.hidden)
+            total = total + self._sigreg.loss(parts)
+            said |= sigreg.metrics(parts)
+        self._step(total)
+        return said, out.td
 
     def _metrics(self, of_losses: Metrics) -> Metrics:
         """Of the last gradient step."""
-        config, metrics = self.config, dict(of_losses)
-        if not config.spr_steps:
-            metrics.pop("losses/spr_loss", None)
+        config, metrics = self.config, {**of_losses, **self._pruner.metrics()}
         if config.anneal:
             n, gamma = horizon_at(self._cycle - 1, config)
             metrics |= {"charts/n": torch.tensor(n), "charts/gamma": torch.tensor(gamma)}
@@ -311,10 +321,12 @@ class Agent:
         if self.online is not self.master:
             torch._foreach_copy_(_gradients(self.master), _gradients(self.online))
         self._adam.step()
+        self._pruner.apply_(self.master)
         self._round(self.master, self.online)
         if self.config.target_tau:
             with torch.no_grad():
                 torch._foreach_lerp_(_parameters(self.target_master), _parameters(self.master), self.config.target_tau)
+            self._pruner.apply_(self.target_master)
             self._round(self.target_master, self.target)
 
     @torch.no_grad()
@@ -332,6 +344,7 @@ class Agent:
         """Both networks, each with another random draw, and the optimiser; n and gamma start anew. What was stored stays."""
         for net, rounded in ((self.master, self.online), (self.target_master, self.target)):
             resets.apply_(net, self._fresh(self._reset_draws), self.config.reset)
+            self._pruner.apply_(net)  # what was pruned stays so
             self._round(net, rounded)
         resets.clear_optimizer_(self._adam)
         self._begin_cycle(0)
@@ -361,6 +374,7 @@ class Agent:
             "steps": self._steps,
             "cycle": self._cycle,
             "next_copy": self._next_copy,
+            **{name: part.state_dict() for name, part in self._techniques().items()},
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -378,6 +392,12 @@ class Agent:
         self._resets.load_state_dict(state["resets"])
         self._steps, self._next_copy = int(state["steps"]), int(state["next_copy"])
         self._begin_cycle(int(state["cycle"]))
+        for name, part in self._techniques().items():
+            part.load_state_dict(state[name])
+
+    def _techniques(self) -> dict[str, SigReg | Pruner]:
+        """Those that are on: without them a state is as it would be without this line."""
+        return {name: part for name, part in (("sigreg", self._sigreg), ("pruning", self._pruner)) if part.on}
 
     def _load_moments(self, parameter: Tensor, saved: Mapping[str, Tensor]) -> None:
         """In place where there are moments: a graph knows their addresses. None were saved before the first step."""

@@ -6,7 +6,9 @@ from math import exp, inf, log
 import torch
 
 from rlplatform.nets import ENCODERS
+from rlplatform.techniques.pruning import PruningConfig
 from rlplatform.techniques.resets import ResetConfig
+from rlplatform.techniques.sigreg import SigRegConfig
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -58,6 +60,8 @@ class Config:
     epsilon_decay: int = 2_000  # agent steps of the linear way from 1 to `epsilon`
     epsilon_eval: float = 0.001
     reset: ResetConfig = field(default_factory=ResetConfig)  # `every` counts gradient steps
+    sigreg: SigRegConfig = field(default_factory=SigRegConfig)  # on the hidden layer before its ReLU
+    pruning: PruningConfig = field(default_factory=PruningConfig)
     release: Release = field(default_factory=Release)
     dtype: str = (
         "float32"  # of forward and backward passes; "bfloat16" keeps float32 weights for the optimiser; "tf32" is
