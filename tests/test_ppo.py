@@ -1,0 +1,430 @@
+"""PPO against its definition in float64: advantages, losses and whole updates; acting, normalisation and state."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import rlplatform
+from going_on import assert_goes_on
+from reference import c51, returns
+from reference import ppo as oracle
+from rlplatform.actor import Actor
+from rlplatform.agents import load_preset, ppo_net
+from rlplatform.agents.ppo import Agent
+from rlplatform.agents.ppo_config import Config, learning_rate_at
+from rlplatform.agents.ppo_net import Net
+from rlplatform.config import merge
+from rlplatform.envs import make
+from rlplatform.learner import Learner
+from rlplatform.streams import Stream
+from rlplatform.techniques.gtr import TrustConfig
+from rlplatform.types import Rollout, Spec, empty_episodes
+
+DISCRETE = Spec((3,), "float32", 1, actions=4)
+REACH = Spec((3,), "float32", 1, actions=0, action_shape=(2,))
+STEPS, ENVS = 4, 2
+TINY = Config(encoder="flatten", hidden=5, batch=4, epochs=2, probe=0, clip=0.2, learning_rate=0.01)
+GTR = TrustConfig(weight=2.0, anchors=2, variance=0.3)
+
+
+def numbers(net):
+    return {name: p.detach().double().numpy().copy() for name, p in net.named_parameters()}
+
+
+def parameters_of(spec, rng, *shape):
+    """Some distribution that could have acted, as a rollout keeps it: far enough from any network that ratios are clipped."""
+    if spec.actions:
+        logits = rng.normal(size=(*shape, spec.actions))
+        return (logits - np.log(np.exp(logits).sum(-1, keepdims=True))).astype(np.float32)
+    mean, log_std = rng.normal(size=(*shape, 2)), rng.normal(-0.3, 0.2, (*shape, 2))
+    return np.concatenate([mean, log_std], -1).astype(np.float32)
+
+
+def distribution(spec, parameters):
+    """The same as the oracle takes it."""
+    x = parameters.astype(np.float64)
+    return np.exp(x) if spec.actions else (x[..., :2], np.exp(x[..., 2:]))
+
+
+def a_round(spec, seed, steps=STEPS, envs=ENVS, **changes):
+    rng, shape = np.random.default_rng(seed), (steps, envs)
+    no = np.zeros(shape, bool)
+    drawn = rng.normal(size=(*shape, 2)).astype(np.float32)
+    action = rng.integers(0, 4, shape) if spec.actions else drawn.clip(-1, 1)
+    extra = {
+        "dist": parameters_of(spec, rng, *shape), "value": rng.normal(size=shape).astype(np.float32),
+        "last_value": rng.normal(size=envs).astype(np.float32),
+    }  # fmt: skip
+    return Rollout(
+        rng.normal(size=(*shape, 3)).astype(np.float32), no, action, rng.normal(size=shape).astype(np.float32), no, no,
+        np.zeros((0, 3), np.float32), np.zeros((0, 2), np.int64), extra if spec.actions else {**extra, "draw": drawn},
+        empty_episodes(), 0, 0,
+    )._replace(**changes)  # fmt: skip
+
+
+def spread(agent):
+    """Parameters at random, so that nothing is 0 or small by initialisation."""
+    for k, parameter in enumerate(agent.net.parameters()):
+        parameter.data.add_(torch.from_numpy(Stream(k, "test").normal(*parameter.shape)), alpha=0.3)
+
+
+# -- advantages ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_time_limit_is_bootstrapped_from_the_true_final_state_and_a_termination_is_not():
+    agent: Any = Agent(dataclasses.replace(TINY, gamma=0.9, lambda_=0.8), DISCRETE, ENVS, seed=0)
+    spread(agent)
+    given = a_round(DISCRETE, 1)
+    terminated, truncated = given.terminated.copy(), given.truncated.copy()
+    terminated[1, 0] = truncated[2, 1] = True
+    terminated[3, 1] = truncated[3, 1] = True  # both at once: it has terminated
+    finals = np.random.default_rng(2).normal(size=(3, 3)).astype(np.float32)
+    at = np.array([[1, 0], [2, 1], [3, 1]])
+    agent.observe([given._replace(terminated=terminated, truncated=truncated, final_frame=finals, final_at=at)])
+    reward, value = given.reward.astype(np.float64), given.extra["value"].astype(np.float64)
+    value = np.concatenate([value, given.extra["last_value"][None]])
+    _, of_final = oracle.forward(numbers(agent.net), finals.astype(np.float64), "relu")
+    reward[2, 1] += 0.9 * of_final[1]
+    expected = returns.gae(value, reward, 0.9 * ~(terminated | truncated), 0.8)
+    # float32: 3e-7 measured
+    np.testing.assert_allclose(agent._data["advantage"].view(STEPS, ENVS).numpy(), expected, rtol=0, atol=3e-6)
+    np.testing.assert_allclose(
+        agent._data["target"].view(STEPS, ENVS).numpy(), expected + value[:-1], rtol=0, atol=3e-6
+    )
+    assert abs(of_final[1]) > 0.01
+
+
+# -- whole updates ------------------------------------------------------------------------------------------------------
+
+CASES = {
+    "clip": (DISCRETE, TINY),
+    "apart": (DISCRETE, dataclasses.replace(TINY, shared=False, layers=2, activation="tanh", clip_value=False)),
+    "gtr": (DISCRETE, dataclasses.replace(TINY, trust=GTR)),
+    "kernel": (DISCRETE, dataclasses.replace(TINY, trust=dataclasses.replace(GTR, form="kernel_kl", widen=0.5))),
+    "unclipped": (
+        DISCRETE,
+        dataclasses.replace(TINY, surrogate="none", max_kl=100.0, trust=dataclasses.replace(GTR, form="kl")),
+    ),
+    "sampled": (DISCRETE, dataclasses.replace(TINY, trust=dataclasses.replace(GTR, distance="sample"))),
+    "continuous": (REACH, dataclasses.replace(TINY, activation="tanh", shared=False, log_std=-0.2, trust=GTR)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_rounds_are_those_written_out_by_hand(case):
+    """Shuffles, advantages, losses by finite differences, clipped gradients and Adam's steps in float64: eight gradient steps, the last
+    four with an older anchor beside the policy that acted."""
+    spec, config = CASES[case]
+    agent: Any = Agent(config, spec, ENVS, seed=3)
+    spread(agent)
+    agent._adam.param_groups[0]["eps"] = 1e-3  # keeps float32's rounding of tiny gradients from growing
+    learner, shuffle, net = Learner(agent, config.replay_ratio), Stream(3, "shuffle"), numbers(agent.net)
+    moments = {name: (0 * p, 0 * p) for name, p in net.items()}
+    t, older, norms = 0, [], []
+    for k in range(2):
+        given = a_round(spec, k)
+        value = np.concatenate([given.extra["value"], given.extra["last_value"][None]]).astype(np.float64)
+        advantage = returns.gae(value, given.reward, np.full((STEPS, ENVS), config.gamma), config.lambda_)
+        obs = given.frame.reshape(-1, 3).astype(np.float64)
+        dist = distribution(spec, given.extra["dist"].reshape(STEPS * ENVS, -1))
+        action = given.action.flatten() if spec.actions else given.extra["draw"].reshape(-1, 2).astype(np.float64)
+        anchors = [dist] + [oracle.forward(old, obs, config.activation)[0] for old in older]
+        data = {
+            "obs": obs, "action": action, "log_prob": oracle.log_prob(dist, action), "value": value[:-1].flatten(),
+            "advantage": advantage.flatten(), "target": (advantage + value[:-1]).flatten(),
+        }  # fmt: skip
+        older = [{name: p.copy() for name, p in net.items()}, *older][: config.trust.anchors - 1]
+        metrics = learner.learn([given])
+        for _ in range(config.epochs):
+            order = np.argsort(shuffle.uniform(STEPS * ENVS), kind="stable")
+            for index in np.split(order, 2):
+                batch: dict[str, Any] = {name: rows[index] for name, rows in data.items()}
+                batch["anchors"] = [
+                    tuple(part[index] for part in anchor) if isinstance(anchor, tuple) else anchor[index]
+                    for anchor in anchors
+                ]
+                grad = c51.gradient(lambda net: oracle.loss(net, batch, config), net)  # noqa: B023
+                norms.append(math.sqrt(sum((g**2).sum() for g in grad.values())))
+                t += 1
+                for name in net:
+                    clipped = grad[name] * min(1.0, config.max_grad_norm / norms[-1])
+                    net[name], *moments[name] = c51.adam(net[name], clipped, *moments[name], t, 0.01, 1e-3)
+        # Clipped surrogates have corners, where a finite difference may fall on both sides: none is that near here.
+        assert float(metrics["losses/grad_norm"]) == pytest.approx(norms[-1], rel=1e-4)
+    assert learner.updates == 8
+    assert min(norms) < config.max_grad_norm < max(norms) or case != "clip"
+    for name, value in numbers(agent.net).items():
+        # Eight steps of 0.01: float32 adds up to 2e-6 to them.
+        np.testing.assert_allclose(value, net[name], rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_t2_without_weight_the_penalty_changes_no_bit():
+    trained = []
+    for trust in (TrustConfig(), TrustConfig(form="kernel_kl", variance=1e-4, anchors=3, decay=0.1)):
+        agent: Any = Agent(dataclasses.replace(TINY, trust=trust), DISCRETE, ENVS, seed=1)
+        learner = Learner(agent, TINY.replay_ratio)
+        for k in range(3):
+            learner.learn([a_round(DISCRETE, k)])
+        trained.append(agent.state_dict()["online"])
+    assert all(torch.equal(p, trained[1][name]) for name, p in trained[0].items())
+
+
+def test_gradient_steps_are_as_many_as_epochs_of_minibatches():
+    """Of a third of a step per agent step, in rounds of 12: no credit is lost to rounding."""
+    agent: Any = Agent(dataclasses.replace(TINY, batch=6, epochs=2), DISCRETE, ENVS, seed=1)
+    learner = Learner(agent, agent.config.replay_ratio)
+    for k in range(5):
+        learner.learn([a_round(DISCRETE, k, steps=6)])
+        assert learner.updates == 4 * (k + 1)
+    with pytest.raises(ValueError, match=r"a round of 8 steps .* is no multiple of batch=6"):
+        learner.learn([a_round(DISCRETE, 0)])
+
+
+def test_each_epoch_sees_every_transition_once():
+    agent: Any = Agent(TINY, DISCRETE, ENVS, seed=1)
+    agent.observe([a_round(DISCRETE, 0)])
+    orders = []
+    for _ in range(3):
+        agent.update(), agent.update()
+        orders.append(agent._order.tolist())
+        assert sorted(orders[-1]) == list(range(8))
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_a_round_ends_with_the_epoch_that_went_too_far():
+    taken = {}
+    for max_kl in (1e-9, 1e9):
+        agent: Any = Agent(dataclasses.replace(TINY, epochs=3, max_kl=max_kl), DISCRETE, ENVS, seed=1)
+        learner = Learner(agent, agent.config.replay_ratio)
+        for k in range(2):
+            learner.learn([a_round(DISCRETE, k)])
+        steps = next(iter(agent._adam.state.values()))["step"]
+        taken[max_kl] = int(steps), learner.updates
+    assert taken == {1e-9: (4, 12), 1e9: (12, 12)}
+
+
+def test_learning_rate_goes_to_0_round_by_round():
+    config = dataclasses.replace(TINY, anneal=32)
+    assert [learning_rate_at(steps, config) for steps in (0, 8, 32, 40)] == [0.01, 0.0075, 0.0, 0.0]
+    agent: Any = Agent(config, DISCRETE, ENVS, seed=1)
+    learner = Learner(agent, config.replay_ratio)
+    seen = [float(learner.learn([a_round(DISCRETE, k)])["charts/learning_rate"]) for k in range(3)]
+    assert seen == [0.01, 0.0075, 0.005]
+
+
+# -- networks and acting --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", [DISCRETE, REACH, Spec((4, 10, 10), "uint8", 1, 6), Spec((84, 84), "uint8", 4, 6)])
+def test_initial_networks(spec):
+    encoder = {1: "flatten", 2: "nature", 3: "minatar"}[len(spec.frame_shape)]
+    net = Net(Config(encoder=encoder, hidden=8, shared=len(spec.frame_shape) > 1, log_std=-0.5), spec)
+    net.init_(Stream(0, "init"))
+    gains = {"policy.weight": 1e-4, "value.weight": 1.0}
+    for name, p in net.named_parameters():
+        if p.ndim > 1:
+            w = p.detach().double().flatten(1)
+            small = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
+            np.testing.assert_allclose(
+                small.numpy(), gains.get(name, 2.0) * np.eye(len(small)), rtol=0, atol=1e-5, err_msg=name
+            )
+        else:
+            assert (p == (-0.5 if name == "log_std" else 0.0)).all(), name
+    assert ("log_std" in dict(net.named_parameters())) == (spec.actions == 0)
+    obs = torch.zeros(2, spec.stack, *spec.frame_shape)
+    assert net.features(obs).shape == (2, 8)
+    dist, value = net(obs)
+    assert torch.equal(dist, net.distribution(obs))
+    assert torch.equal(value, net.values(obs))
+
+
+def acting(spec, **changes):
+    agent = Agent(dataclasses.replace(TINY, **changes), spec, ENVS, seed=1)
+    spread(agent)
+    policies = agent.policy(), agent.eval_policy()
+    for policy in policies:
+        policy.load(agent.weights())
+    return agent, *policies
+
+
+def test_discrete_actions_are_draws_from_what_the_rollout_keeps():
+    agent, policy, evaluation = acting(DISCRETE)
+    obs = np.repeat(np.random.default_rng(0).normal(size=(1, 1, 3)).astype(np.float32), 20_000, 0)
+    action, extra = policy.act(obs, Stream(0, "actor"))
+    prob, value = oracle.forward(numbers(agent.net), obs[:1, 0].astype(np.float64), "relu")
+    np.testing.assert_allclose(extra["dist"][0], np.log(prob[0]), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(extra["value"], value[0], rtol=1e-5)
+    np.testing.assert_allclose(policy.close(obs)["last_value"], value[0], rtol=1e-5)
+    for drawn in (action, evaluation.act(obs, Stream(0, "eval"))[0]):
+        assert drawn.dtype == np.int64
+        count = np.bincount(drawn, minlength=4)
+        np.testing.assert_array_less(np.abs(count - 20_000 * prob[0]), 5 * np.sqrt(20_000 * prob[0] * (1 - prob[0])))
+    greedy = acting(DISCRETE, greedy_eval=True)[2]
+    assert set(greedy.act(obs[:50], Stream(0, "eval"))[0]) == {int(prob[0].argmax())}
+
+
+def test_continuous_draws_are_kept_and_clipped_for_the_environment():
+    agent, policy, _ = acting(REACH, log_std=0.3)
+    n = 20_000
+    obs = np.repeat(np.random.default_rng(0).normal(size=(1, 1, 3)).astype(np.float32), n, 0)
+    action, extra = policy.act(obs, Stream(0, "actor"))
+    (mean, std), _ = oracle.forward(numbers(agent.net), obs[:1, 0].astype(np.float64), "relu")
+    np.testing.assert_array_equal(action, extra["draw"].clip(-1.0, 1.0))
+    assert action.dtype == np.float32
+    z = (extra["draw"] - mean) / std
+    np.testing.assert_array_less(np.abs(z.mean(0)), 5 / math.sqrt(n))
+    np.testing.assert_array_less(np.abs((z**2).mean(0) - 1), 5 * math.sqrt(2 / n))
+    assert abs((z[:, 0] * z[:, 1]).mean()) < 5 / math.sqrt(n)
+    greedy = acting(REACH, log_std=0.3, greedy_eval=True)[2].act(obs[:5], Stream(0, "eval"))
+    np.testing.assert_allclose(greedy[0], np.tile(mean.clip(-1, 1), (5, 1)), rtol=0, atol=1e-6)
+    assert greedy[1] == {}
+
+
+def test_densities_and_entropies_by_definition():
+    rng = np.random.default_rng(0)
+    for spec in (DISCRETE, REACH):
+        parameters, found = parameters_of(spec, rng, 30), ppo_net.family(spec)
+        action = rng.integers(0, 4, 30) if spec.actions else rng.normal(size=(30, 2))
+        dist, tensor = distribution(spec, parameters), torch.from_numpy(parameters)
+        given = torch.from_numpy(action if spec.actions else action.astype(np.float32))
+        np.testing.assert_allclose(
+            found.log_prob(tensor, given).numpy(), oracle.log_prob(dist, action), rtol=1e-5, atol=1e-5
+        )
+        np.testing.assert_allclose(found.entropy(tensor).numpy(), oracle.entropy(dist), rtol=1e-5)
+
+
+# -- normalisation --------------------------------------------------------------------------------------------------------
+
+
+def test_rewards_are_divided_by_the_spread_of_the_running_return():
+    agent: Any = Agent(dataclasses.replace(TINY, reward="scaled", gamma=0.9), DISCRETE, ENVS, seed=0)
+    running, all_returns = np.zeros(ENVS), []
+    for k in range(3):
+        given = a_round(DISCRETE, k, first=np.random.default_rng(k).random((STEPS, ENVS)) < 0.3)
+        if k == 2:
+            given.reward[0, 0] = 1e4
+        scaled = agent._reward(given)
+        for t in range(STEPS):
+            running = np.where(given.first[t], 0.0, running) * 0.9 + given.reward[t]
+            all_returns.append(running)
+        expected = (given.reward / np.sqrt(np.var(all_returns) + 1e-8)).clip(-10, 10)
+        np.testing.assert_allclose(scaled, expected, rtol=1e-4, atol=1e-5)
+        assert scaled.dtype == np.float32
+    signs: Any = Agent(dataclasses.replace(TINY, reward="sign"), DISCRETE, ENVS, seed=0)
+    assert set(signs._reward(given).flatten()) == {-1.0, 1.0}
+
+
+def test_observations_are_normalised_as_the_policy_saw_them():
+    """Ratios of the first minibatch are 1: the learner sees what the policy saw, and only then are the moments moved."""
+    config = dataclasses.replace(TINY, normalize_obs=True, learning_rate=1e-9, probe=4)
+    envs = make("control/Pendulum", ENVS, 0)
+    agent: Any = Agent(config, envs.spec, ENVS, seed=0)
+    actor = Actor(agent.policy(), envs, Stream(0, "actor"))
+    learner, frames = Learner(agent, config.replay_ratio), []
+    for k in range(3):
+        rollout = actor.collect(agent.weights(), k, STEPS)
+        metrics = learner.learn([rollout])
+        assert float(metrics["losses/approx_kl"]) < 1e-6
+        frames.append(rollout.frame.reshape(-1, 3))
+        mean, std = np.concatenate(frames).mean(0), np.concatenate(frames).std(0)
+        np.testing.assert_allclose(agent.weights()["mean"][0].numpy(), mean, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(agent.weights()["std"][0].numpy(), np.sqrt(std**2 + 1e-8), rtol=1e-4)
+    acted = agent.policy()
+    acted.load(agent.weights())
+    obs = np.full((1, 1, 3), 1e6, np.float32)
+    _, value = oracle.forward(numbers(agent.net), np.full((1, 3), 10.0), "relu")  # cut at 10
+    assert acted.close(obs)["last_value"][0] == pytest.approx(value[0], rel=1e-5)
+    with pytest.raises(ValueError, match="normalize_obs is for float32 observations, not for uint8"):
+        Agent(config, Spec((3,), "uint8", 1, 2), 1, seed=0)
+
+
+# -- state, configuration, learning ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "changes"),
+    [
+        ("catch", {"trust": dataclasses.replace(GTR, anchors=3)}),
+        ("control/Pendulum", {"normalize_obs": True, "reward": "scaled", "max_kl": 1e-6}),
+    ],
+)
+def test_a_saved_agent_goes_on_bit_for_bit(tmp_path, task, changes):
+    """Across the end of a window of the policy's path: after round 20, of 26."""
+    config = dataclasses.replace(TINY, probe=4, anneal=10_000, **changes)
+    scalars = ("shuffle", "steps", "noted")
+    state = assert_goes_on(tmp_path, Agent, config, task, config.replay_ratio, scalars, (STEPS, ENVS), (17, 9))
+    assert state["steps"] == 26 * STEPS * ENVS
+    assert "policy/path_efficiency" in state["noted"]
+
+
+def test_frames_are_stacked_across_rounds():
+    """On Atari's form of observations: the learner's stacks are the actor's, else the first ratios were not 1."""
+    spec = Spec((84, 84), "uint8", 4, 3)
+    agent: Any = Agent(dataclasses.replace(TINY, encoder="nature", learning_rate=1e-9, epochs=1), spec, 2, seed=0)
+    spread(agent)
+
+    class Screens:
+        n, first_env, device = 2, 0, "cpu"
+
+        def __init__(self):
+            self.spec, self.rng = spec, np.random.default_rng(0)
+
+        def reset(self):
+            return self.rng.integers(0, 256, (2, 84, 84), np.uint8)
+
+        def step(self, _action):
+            ended = self.rng.random(2) < 0.3
+            final = self.reset()[ended]
+            return rlplatform.types.Step(
+                self.reset(), np.ones(2, np.float32), ended, np.zeros(2, bool), ended, final, np.flatnonzero(ended)
+            )
+
+    actor, learner = Actor(agent.policy(), Screens(), Stream(0, "actor")), Learner(agent, agent.config.replay_ratio)  # type: ignore[arg-type]
+    for k in range(3):
+        metrics = learner.learn([actor.collect(agent.weights(), k, 6)])
+        assert float(metrics["losses/approx_kl"]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({"encoder": "cnn"}, "encoder"), ({"surrogate": "none"}, "max_kl"), ({"batch": 1}, "batch"), ({"clip": 0.0}, "clip"),
+        ({"gamma": 1.1}, "gamma"), ({"epochs": 0}, "epochs"), ({"reward": "clip"}, "reward"), ({"log_std": math.inf}, "log_std"),
+    ],
+)  # fmt: skip
+def test_a_configuration_that_cannot_be_is_refused(wrong, what):
+    with pytest.raises(ValueError, match=f"{what} must be"):
+        Config(**wrong)
+
+
+def test_presets_say_how_long_a_round_is():
+    for suite in ("atari100k", "minatar", "continual-minatar", "catch", "control", "gym5", "dmc28"):
+        for name in ("ppo", "ppo_kl", "ppo_gtr", "ppo_gtr_single"):
+            preset = load_preset(name, suite)
+            config = merge(Config(), preset.config)
+            assert preset.run["envs"] * preset.run["rollout"] % config.batch == 0
+            anchors = {"ppo": 0, "ppo_kl": 1, "ppo_gtr": 4, "ppo_gtr_single": 1}[name]
+            assert config.trust.anchors * (config.trust.weight > 0) == anchors
+            assert config.trust.form == ("kl" if name == "ppo_kl" else "welsch")
+
+
+@pytest.mark.parametrize("preset", ["ppo", "ppo_gtr"])
+def test_solves_catch(tmp_path, preset):
+    result = rlplatform.train(preset, "catch", seed=1, steps=30_720, run_dir=tmp_path)
+    assert result["mean"] == 1.0
+    names = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1]).keys()
+    expected = {
+        "losses/approx_kl",
+        "policy/path_efficiency",
+        "policy/update_cosine",
+        "trust/kl_mean",
+        "trust/kl_p90",
+        "trust/beyond_peak",
+    }
+    assert expected <= names
+    assert ({"trust/force_ratio", "trust/kernel_3"} <= names) == (preset == "ppo_gtr")
