@@ -21,6 +21,7 @@ from rlplatform.agents.mrq_net import Actor, Net, Noise, Scale, Transitions, Unr
 from rlplatform.replay import Batch, Replay
 from rlplatform.streams import Stream
 from rlplatform.techniques import augment
+from rlplatform.techniques.plasticity import Probe
 from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
 
 PARTS = ("encoder", "value", "policy")  # each with an optimiser of its own
@@ -137,6 +138,19 @@ class Agent:
             "policy": {name: p.data for name, p in self.online.policy.named_parameters()},
             "epsilon": 1.0 if self._steps < self.config.min_replay else self.config.epsilon,
         }
+
+    def probe(self) -> Probe:
+        """The policy without noise, by what becomes its action, and the lesser of the twins' values of it."""
+        net, discrete = self.online, self.spec.actions > 0
+
+        def forward(obs: Tensor) -> tuple[Tensor, Tensor]:
+            zs = net.encoder.state(obs)
+            pre = net.policy(zs)
+            action = net.policy.action(pre, torch.zeros_like(pre))
+            zsa = net.encoder.pair(zs, net.encoder.embed(action.detach()))
+            return pre if discrete else action, net.value(zsa).amin(0)
+
+        return Probe(net, forward, self.master, outputs=("policy.linear3",))
 
     def observe(self, rollouts: list[Rollout]) -> None:
         for rollout in rollouts:

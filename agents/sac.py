@@ -18,6 +18,7 @@ from rlplatform.nets import orthogonal_
 from rlplatform.replay import Batch, Replay
 from rlplatform.streams import Stream
 from rlplatform.techniques import resets
+from rlplatform.techniques.plasticity import Probe
 from rlplatform.techniques.resets import ResetConfig
 from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
 
@@ -278,6 +279,16 @@ class Agent:
     def weights(self) -> Weights:
         actor = {name: p.data for name, p in self.net.actor.named_parameters()}
         return {"actor": actor, "random": self._steps < self.config.min_replay}
+
+    def probe(self) -> Probe:
+        """The policy's mode, and the lesser of the critics' values of it."""
+
+        def forward(obs: Tensor) -> tuple[Tensor, Tensor]:
+            x = obs.flatten(1)
+            action = torch.tanh(self.net.actor(x)[0])
+            return action, self.net.critic(x, action.detach()).amin(0)
+
+        return Probe(self.net, forward, outputs=("actor.log_std",))
 
     def observe(self, rollouts: list[Rollout]) -> None:
         # After `every` steps, their updates and an evaluation: with the first step that follows.

@@ -47,6 +47,7 @@ from rlplatform.replay import Batch, Replay
 from rlplatform.staging import Field, field_of
 from rlplatform.streams import Stream
 from rlplatform.techniques import augment, resets
+from rlplatform.techniques.plasticity import Probe
 from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
 
 
@@ -214,6 +215,15 @@ class Agent:
             name: p.data for name, p in net.named_parameters() if not name.startswith(("transition.", "predictor."))
         }
         return {"net": acting, "epsilon": epsilon_at(self._steps, self.config)}
+
+    def probe(self) -> Probe:
+        """Of the network that learns, without noise: its values of the actions and the largest of them."""
+
+        def forward(obs: Tensor) -> tuple[Tensor, Tensor]:
+            q = q_values(self.online(obs, None), self.support)
+            return q, q.amax(1)
+
+        return Probe(self.online, forward, self.master)
 
     def observe(self, rollouts: list[Rollout]) -> None:
         if self.launches is not None:
