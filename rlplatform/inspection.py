@@ -73,7 +73,7 @@ class Inspection:
     def due(self, steps: int) -> bool:
         """Whether to look at the gradient steps that come now; the first ones are always looked at."""
         every = self._config.every
-        return self._kept > 1 and (self._looked < 0 or steps // every > self._looked // every)
+        return self._kept > 1 and steps // every > self._looked // every
 
     def before(self) -> None:
         """Note the policy, before the gradient steps."""

@@ -85,17 +85,31 @@ def stacked(frame, first):
 
 
 def test_observations_are_every_so_manieth_of_those_acted_on():
-    """Two actors of three and two environments; 12 observations for 60 steps, so every fifth, the newest 12."""
+    """Two actors of three and two environments; 12 observations for 48 steps, so every fourth, the newest 12."""
     (one, first), (two, second) = some(40, 3), some(40, 2, seed=1)
     first[0], second[0] = True, True
-    inspection = Inspection(Toy(), PlasticityConfig(every=60, observations=12, gradients=2), envs=5)
+    inspection = Inspection(Toy(), PlasticityConfig(every=48, observations=12, gradients=2), envs=5)
     for t in range(0, 40, 4):  # ten rounds of 4 steps
         rows = slice(t, t + 4)
         inspection.observe([rollout(one[rows], first[rows]), rollout(two[rows], second[rows], 3)], steps=5 * t)
     everything = np.concatenate([stacked(one, first), stacked(two, second)], 1).reshape(200, 2, 2)  # in order of steps
-    kept = everything[0::5]  # of 40, the last 12: numbers 28 to 39, at their number modulo 12
-    expected = np.stack([kept[28:][(i - 28) % 12] for i in range(12)])
+    kept = everything[0::4]  # of 50, the last 12: numbers 38 to 49, at their number modulo 12
+    expected = np.stack([kept[38:][(i - 38) % 12] for i in range(12)])
     np.testing.assert_array_equal(inspection._observations(), expected)
+
+
+def test_a_restored_one_stacks_on_what_came_before():
+    frame, first = some(12, 3)
+    first[0] = True
+    first[6:8] = False  # the stack goes on from frames of before
+    config = PlasticityConfig(every=1, observations=36, gradients=0)
+    whole, begun, restored = (Inspection(Toy(), config, envs=3) for _ in range(3))
+    whole.observe([rollout(frame, first)], 0)
+    begun.observe([rollout(frame[:7], first[:7])], 0)
+    restored.load_state_dict(begun.state_dict())
+    restored.observe([rollout(frame[7:], first[7:])], 21)
+    np.testing.assert_array_equal(restored._observations(), whole._observations())
+    np.testing.assert_array_equal(whole._observations(), stacked(frame, first).reshape(36, 2, 2))
 
 
 def test_what_is_logged_is_what_the_measures_say():

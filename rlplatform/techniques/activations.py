@@ -39,10 +39,11 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        for value in args:
+        kwargs = kwargs or {}
+        for value in (*args, *kwargs.values()):
             if isinstance(value, Tensor):  # by memory: a transposed matrix is that matrix
                 self._layer = self._owners.get(value.untyped_storage().data_ptr(), self._layer)
-        out = func(*args, **(kwargs or {}))
+        out = func(*args, **kwargs)
         if func in ACTIVATIONS and self._layer and self._layer not in self._outputs:
             name, times = self._layer, 1
             while name in self.layers:
