@@ -4,6 +4,7 @@ Normalisation is layer norm without parameters throughout. Linear maps that the 
 it cuts in two, are two maps here: what does not depend on the unrolled state is computed in one pass for all steps.
 """
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from rlplatform.agents.mrq_config import Config
 from rlplatform.nets import uniform_
 from rlplatform.streams import Stream
+from rlplatform.techniques.redo import Into, Link, link
 from rlplatform.types import Spec
 
 LN_EPS = 1e-5
@@ -240,6 +242,10 @@ class Value(Part):
         value: Tensor = self.linear4(F.elu(features, inplace=True))
         return value[:, 0]
 
+    def forward(self, zsa: Tensor) -> Tensor:
+        """[B] float32, of zsa [B, hidden]."""
+        return self.read(self.features(zsa))
+
 
 class Twins(Part):
     """Two value functions."""
@@ -258,7 +264,7 @@ class Twins(Part):
 
     def forward(self, zsa: Tensor) -> Tensor:
         """[2, B] float32, of zsa [B, hidden]."""
-        return self.read(*self.features(zsa))
+        return torch.stack([self.first(zsa), self.second(zsa)])
 
 
 class Net(Part):
@@ -268,6 +274,18 @@ class Net(Part):
         super().__init__()
         self.encoder, self.value, self.policy = Encoder(config, spec), Twins(config), Actor(config, spec)
         to_dtype(self, dtype)
+
+    def links(self) -> list[Link]:
+        """The hidden layers whose units can be recycled: all but the embeddings, which are what others are trained to predict."""
+        states = [name for name, _ in self.encoder.state.named_children()]
+        links = [link(f"encoder.state.{a}", f"encoder.state.{b}") for a, b in itertools.pairwise(states)]
+        links.append(link("encoder.action", "encoder.pair_action"))
+        pair = ("encoder.pair_state", "encoder.pair_action")  # g's first layer, whose input lies in two
+        links.append(Link("encoder.pair_state", (Into("encoder.pair2"),), incoming=pair))
+        links.append(link("encoder.pair2", "encoder.pair3"))
+        for head in ("value.first", "value.second"):
+            links += [link(f"{head}.linear{i}", f"{head}.linear{i + 1}") for i in (1, 2, 3)]
+        return [*links, *(link(f"policy.linear{i}", f"policy.linear{i + 1}") for i in (1, 2))]
 
 
 def to_dtype(net: nn.Module, dtype: torch.dtype) -> nn.Module:

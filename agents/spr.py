@@ -45,8 +45,11 @@ from rlplatform.device_streams import DeviceStream
 from rlplatform.replay import Batch, Replay
 from rlplatform.staging import Field, field_of
 from rlplatform.streams import Stream
-from rlplatform.techniques import augment, resets, sigreg
+from rlplatform.techniques import augment, checkpoint, l2_init, resets, sigreg, spectral_norm
+from rlplatform.techniques.activations import record
+from rlplatform.techniques.plasticity import Probe
 from rlplatform.techniques.pruning import Pruner
+from rlplatform.techniques.redo import Recycler
 from rlplatform.techniques.sigreg import SigReg
 from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
 
@@ -121,7 +124,7 @@ class Agent:
 
         Args:
             streams: environments whose rollouts `observe` will see.
-            seed: of the run; names the streams "init", "noise", "augment", "reset", "sigreg" and "replay".
+            seed: of the run; names the streams "init", "noise", "augment", "reset", "redo", "sigreg" and "replay".
             device: where it learns and acts: "cpu", "cuda" or "cuda:N".
             feed: how a GPU learns, on the CPU, too, to the same bits, for tests: from a replay that is "resident" on the
                 device, or "staged" from the host. "": on the CPU neither; on a GPU resident, but for what `release` asks.
@@ -144,7 +147,7 @@ class Agent:
             Stream(seed, "replay"),
         )  # fmt: skip
         self._noise, self._augment = self._stream(seed, "noise"), self._stream(seed, "augment")
-        self._reset_draws = Stream(seed, "reset")
+        self._reset_draws, self._redo = Stream(seed, "reset"), Recycler(config.redo, seed)
         self.support = support_of(config).to(self.device)
         self.master = self._fresh(Stream(seed, "init"))  # what the optimiser moves
         resets.check_names(self.master, config.reset)
@@ -153,6 +156,8 @@ class Agent:
         self.target = self._net(self._dtype).requires_grad_(False)
         # A small step towards float32 weights would be lost between two neighbouring numbers of bfloat16.
         self.target_master = self._net(torch.float32).requires_grad_(False) if half else self.target
+        self._initial = l2_init.initial(self.master.named_parameters(), config.l2_init)
+        spectral_norm.iterate_(self.master, spectral_norm.START)
         for parameter in self.master.parameters():
             parameter.grad = torch.zeros_like(parameter)
         self._adam = torch.optim.AdamW(
@@ -180,12 +185,15 @@ class Agent:
         return DeviceStream(Stream(seed, name), self.device) if self._graphed else Stream(seed, name)
 
     def _net(self, dtype: torch.dtype) -> Net:
-        return placed(Net(self.config, self.spec, dtype), self.device)
+        net = Net(self.config, self.spec, dtype)
+        spectral_norm.attach_(net, self.config.spectral_norm)
+        return placed(net, self.device)
 
     def _fresh(self, stream: Stream) -> Net:
         """A newly initialised network in float32."""
         net = Net(self.config, self.spec, torch.float32)
         net.init_(stream)
+        spectral_norm.attach_(net, self.config.spectral_norm)
         return placed(net, self.device)
 
     def _as_launches(self) -> DeviceUpdates:
@@ -213,10 +221,18 @@ class Agent:
 
     def weights(self) -> Weights:
         net = self.target if self.config.act_with_target else self.online
-        acting = {
-            name: p.data for name, p in net.named_parameters() if not name.startswith(("transition.", "predictor."))
-        }
+        named = spectral_norm.plain(net) if self.config.spectral_norm else net.named_parameters()
+        acting = {name: p.data for name, p in named if not name.startswith(("transition.", "predictor."))}
         return {"net": acting, "epsilon": epsilon_at(self._steps, self.config)}
+
+    def probe(self) -> Probe:
+        """Of the network that learns, without noise: its values of the actions and the largest of them."""
+
+        def forward(obs: Tensor) -> tuple[Tensor, Tensor]:
+            q = q_values(self.online(obs, None), self.support)
+            return q, q.amax(1)
+
+        return Probe(self.online, forward, self.master)
 
     def observe(self, rollouts: list[Rollout]) -> None:
         if self.launches is not None:
@@ -224,6 +240,8 @@ class Agent:
         # What is due by the steps seen so far, whose updates are done; an evaluation after them came before this.
         if self._resets.due(self._steps):
             self._reset()
+        if self._redo.due():
+            self._recycle()
         if not self.config.target_tau and self._steps >= self._next_copy:
             self._copy_to_target()
             self._next_copy = (self._steps // self.config.target_period + 1) * self.config.target_period
@@ -239,6 +257,7 @@ class Agent:
         batch = self._sample()
         of_losses, td = self.learn(self.inputs(batch))
         self._cycle += 1
+        self._redo.tick()
         self._write_priorities(batch.index, td.numpy())
         return self._metrics(of_losses)
 
@@ -259,6 +278,7 @@ class Agent:
             self._pruner.begin(steps)
             self.launches.launch(steps)
             self._cycle += steps
+            self._redo.tick(steps)
             count -= steps
         return self._metrics(self.launches.metrics)
 
@@ -284,6 +304,8 @@ class Agent:
             metrics |= {"charts/n": torch.tensor(n), "charts/gamma": torch.tensor(gamma)}
         if config.reset.every:
             metrics |= {"charts/resets": torch.tensor(self._resets.count), "charts/cycle": torch.tensor(self._cycle)}
+        if config.redo.every:
+            metrics |= {"charts/recycled": torch.tensor(self._redo.count)}
         return metrics
 
     def _sample(self, out: Batch | None = None) -> Batch:
@@ -320,6 +342,8 @@ class Agent:
         torch.autograd.backward(loss)
         if self.online is not self.master:
             torch._foreach_copy_(_gradients(self.master), _gradients(self.online))
+        if self._initial is not None:
+            self._initial.pull_(self.master.named_parameters())
         self._adam.step()
         self._pruner.apply_(self.master)
         self._round(self.master, self.online)
@@ -328,6 +352,9 @@ class Agent:
                 torch._foreach_lerp_(_parameters(self.target_master), _parameters(self.master), self.config.target_tau)
             self._pruner.apply_(self.target_master)
             self._round(self.target_master, self.target)
+        if self.config.spectral_norm:
+            spectral_norm.iterate_(self.online)
+            spectral_norm.iterate_(self.target)
 
     @torch.no_grad()
     def _round(self, master: Net, net: Net) -> None:
@@ -339,6 +366,7 @@ class Agent:
     def _copy_to_target(self) -> None:
         torch._foreach_copy_(_parameters(self.target_master), _parameters(self.master))
         self._round(self.target_master, self.target)
+        spectral_norm.copy_(self.target, self.online)
 
     def _reset(self) -> None:
         """Both networks, each with another random draw, and the optimiser; n and gamma start anew. What was stored stays."""
@@ -346,8 +374,23 @@ class Agent:
             resets.apply_(net, self._fresh(self._reset_draws), self.config.reset)
             self._pruner.apply_(net)  # what was pruned stays so
             self._round(net, rounded)
+            spectral_norm.iterate_(rounded, spectral_norm.START)
         resets.clear_optimizer_(self._adam)
         self._begin_cycle(0)
+
+    def _recycle(self) -> None:
+        """Dormant units of the network that learns; the target takes them over as it takes over all else."""
+        if isinstance(self.replay, DeviceReplay):
+            index = torch.from_numpy(self._redo.draw(self.replay)).to(self.device)
+            drawn = self.replay.gather(index, self.replay.batch(len(index)))
+            obs = self.replay.stack(drawn, self.replay.stacks(drawn)).obs[:, 0]
+        else:
+            obs = self._redo.observations(self.replay).to(self.device)
+        layers, _ = record(self.online, lambda x: self.online(x, None), obs)
+        self._redo.recycle_(self.master, self._fresh(self._redo.stream), self.master.links(), layers, [self._adam])
+        self._pruner.apply_(self.master)  # what was pruned stays so
+        self._round(self.master, self.online)
+        spectral_norm.iterate_(self.online, spectral_norm.START)
 
     def _begin_cycle(self, cycle: int) -> None:
         self._cycle = cycle
@@ -375,6 +418,7 @@ class Agent:
             "cycle": self._cycle,
             "next_copy": self._next_copy,
             **{name: part.state_dict() for name, part in self._techniques().items()},
+            **checkpoint.state_of(self._redo, self._initial, {"online": self.online, "target": self.target}),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -392,6 +436,7 @@ class Agent:
         self._resets.load_state_dict(state["resets"])
         self._steps, self._next_copy = int(state["steps"]), int(state["next_copy"])
         self._begin_cycle(int(state["cycle"]))
+        checkpoint.load(state, self._redo, self._initial, {"online": self.online, "target": self.target})
         for name, part in self._techniques().items():
             part.load_state_dict(state[name])
 

@@ -7,6 +7,7 @@ import torch
 
 from rlplatform.nets import ENCODERS
 from rlplatform.techniques.pruning import PruningConfig
+from rlplatform.techniques.redo import ReDoConfig
 from rlplatform.techniques.resets import ResetConfig
 from rlplatform.techniques.sigreg import SigRegConfig
 
@@ -62,6 +63,9 @@ class Config:
     reset: ResetConfig = field(default_factory=ResetConfig)  # `every` counts gradient steps
     sigreg: SigRegConfig = field(default_factory=SigRegConfig)  # on the hidden layer before its ReLU
     pruning: PruningConfig = field(default_factory=PruningConfig)
+    redo: ReDoConfig = field(default_factory=ReDoConfig)
+    l2_init: float = 0.0  # weight of the squared way from the initial weights
+    spectral_norm: tuple[str, ...] = ()  # layers that are normalised: "projection" is the one before the last
     release: Release = field(default_factory=Release)
     dtype: str = (
         "float32"  # of forward and backward passes; "bfloat16" keeps float32 weights for the optimiser; "tf32" is
@@ -77,7 +81,7 @@ class Config:
             self._expect(name, getattr(self, name) >= 0, ">= 0")
         for name in ("v_max", "learning_rate", "adam_eps"):
             self._expect(name, 0.0 < getattr(self, name) < inf, "positive and finite")
-        for name in ("sigma0", "spr_weight", "weight_decay", "replay_ratio"):
+        for name in ("sigma0", "spr_weight", "weight_decay", "replay_ratio", "l2_init"):
             self._expect(name, 0.0 <= getattr(self, name) < inf, "finite and >= 0")
         for name in ("gamma", "gamma_final", "alpha", "target_tau", "epsilon", "epsilon_eval"):
             self._expect(name, 0.0 <= getattr(self, name) <= 1.0, "in [0, 1]")

@@ -11,6 +11,7 @@ from rlplatform.agents.spr_config import Config
 from rlplatform.device_streams import DeviceStream
 from rlplatform.nets import Linear, Noise, NoisyLinear, Transition, encoder
 from rlplatform.streams import Stream
+from rlplatform.techniques.redo import Into, Link, link
 from rlplatform.types import Spec
 
 RENORMALIZE_EPS = 1e-5
@@ -59,6 +60,18 @@ class Net(nn.Module):
     def init_(self, stream: Stream) -> None:
         for part in self.children():
             part.init_(stream)  # type: ignore[operator]  # nn.Module hides what its attributes are
+
+    def links(self) -> list[Link]:
+        """The hidden layers whose units can be recycled."""
+        encoder, links = (
+            self.encoder,
+            [link(f"encoder.{layer}", f"encoder.{into}") for layer, into in self.encoder.chain],
+        )
+        ahead = hasattr(self, "transition")
+        if encoder.last is not None and encoder.map_shape is not None:
+            into = (Into("projection"), *([Into("transition.conv1", encoder.map_shape[0])] if ahead else []))
+            links.append(Link(f"encoder.{encoder.last}".rstrip("."), into))
+        return [*links, link("projection", "head", *(["predictor"] if ahead else []))]
 
     def noise(self, stream: Stream | DeviceStream) -> NetNoise:
         return NetNoise(self.projection.noise(stream), self.head.noise(stream))

@@ -40,6 +40,10 @@ class Encoder(Protocol):
 
     features: int
     map_shape: tuple[int, int, int] | None  # (channels, height, width) of the features; None where they are no map
+    chain: tuple[tuple[str, str], ...]  # layers whose units one other layer alone takes, and that layer
+    last: (
+        str | None
+    )  # the layer whose units are the features, "" for the encoder itself; None where they are a sum, or there is none
 
     def init_(self, stream: Stream) -> None: ...
     def __call__(self, obs: Tensor) -> Tensor: ...
@@ -96,6 +100,8 @@ class NatureCNN(nn.Module):
         self.conv3 = SameConv(64, 64, 3, 1, self.conv2.size)
         self.map_shape: tuple[int, int, int] | None = (64, *self.conv3.size)
         self.features = 64 * self.conv3.size[0] * self.conv3.size[1]
+        self.chain: tuple[tuple[str, str], ...] = (("conv1", "conv2"), ("conv2", "conv3"))
+        self.last: str | None = "conv3"
 
     def init_(self, stream: Stream) -> None:
         for conv in (self.conv1, self.conv2, self.conv3):
@@ -123,6 +129,8 @@ class MinAtarCNN(nn.Module):
         channels, height, width = frame
         self.map_shape: tuple[int, int, int] | None = (16, height - 2, width - 2)
         self.features = 16 * (height - 2) * (width - 2)
+        self.chain: tuple[tuple[str, str], ...] = ()
+        self.last: str | None = ""
         self.weight = nn.Parameter(torch.empty(16, stack * channels, 3, 3))
         self.bias = nn.Parameter(torch.empty(16))
 
@@ -186,6 +194,9 @@ class ImpalaCNN(nn.Module):
         self.stage3 = ImpalaStage(32 * width, 32 * width, self.stage2.size)
         self.map_shape: tuple[int, int, int] | None = (32 * width, *self.stage3.size)
         self.features = 32 * width * self.stage3.size[0] * self.stage3.size[1]
+        blocks = [f"stage{i}.block{j}" for i in (1, 2, 3) for j in (1, 2)]
+        self.chain: tuple[tuple[str, str], ...] = tuple((f"{block}.conv1", f"{block}.conv2") for block in blocks)
+        self.last: str | None = None
 
     def init_(self, stream: Stream) -> None:
         for stage in (self.stage1, self.stage2, self.stage3):
@@ -206,6 +217,8 @@ class Flatten(nn.Module):
         self.scale = scale
         self.features = stack * int(np.prod(frame))
         self.map_shape: tuple[int, int, int] | None = None
+        self.chain: tuple[tuple[str, str], ...] = ()
+        self.last: str | None = None
         self.like: Tensor  # empty; carries the module's dtype
         self.register_buffer("like", torch.empty(0), persistent=False)
 

@@ -30,6 +30,24 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
+class PlasticityConfig:
+    """What is measured of the networks while they learn, which changes nothing of what they learn; see rlplatform.inspection."""
+
+    every: int = 0  # agent steps between looks; 0: never
+    observations: int = 256  # that it is measured on, the newest; no rank exceeds their number
+    tau: float = 0.1  # a unit is dormant at or below this share of its layer's mean |activation|
+    gradients: int = 16  # observations whose gradients are compared, in memory 4 bytes a parameter each; 0: none
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or self.observations < 2:
+            raise configs.ConfigError("plasticity.every must be >= 0 and plasticity.observations >= 2")
+        if not 0.0 <= self.tau < 1.0:
+            raise configs.ConfigError(f"plasticity.tau must lie in [0, 1), got {self.tau}")
+        if self.gradients == 1 or not 0 <= self.gradients <= self.observations:
+            raise configs.ConfigError("plasticity.gradients must be 0, or from 2 to plasticity.observations")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that a result depends on. Where the actors live is no part of it: that is a Placement."""
 
@@ -52,6 +70,7 @@ class RunConfig:
     checkpoint_every: int = 10_000  # agent steps
     imports: tuple[str, ...] = ()  # modules to import first: they register environments of one's own
     eval: EvalConfig = field(default_factory=EvalConfig)
+    plasticity: PlasticityConfig = field(default_factory=PlasticityConfig)
 
     def __post_init__(self) -> None:
         for name in ("steps", "actors", "envs", "rollout", "threads", "log_every", "checkpoint_every"):
@@ -166,6 +185,16 @@ def require_device(device: str) -> None:
         require(device)
     except ValueError as error:
         raise configs.ConfigError(str(error)) from error
+
+
+def require_probe(config: RunConfig) -> None:
+    """Refuse to measure an agent that does not say how.
+
+    Raises:
+        ConfigError: `plasticity.every` is set, and the agent's class has no `probe`.
+    """
+    if config.plasticity.every and not hasattr(resolve(config.agent_class), "probe"):
+        raise configs.ConfigError(f"plasticity.every: {config.agent_class} has no probe() by which to look into it")
 
 
 def maker(config: RunConfig) -> MakeEnv:
