@@ -110,11 +110,16 @@ class Trunk(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.activation = torch.tanh if config.activation == "tanh" else F.relu
 
-    def forward(self, obs: Tensor) -> Tensor:
+    def last(self, obs: Tensor) -> Tensor:
+        """The last layer before its activation."""
         x = self.encoder(obs)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = self.activation(layer(x))
-        return x
+        h: Tensor = self.layers[-1](x)
+        return h
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.activation(self.last(obs))
 
 
 class Net(nn.Module):
@@ -155,9 +160,20 @@ class Net(nn.Module):
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """`distribution` and `values`, the shared part once."""
-        x = self.features(obs)
-        value: Tensor = self.value(x if self.critic is None else self.critic(obs))
-        return self.family.of(self.policy(x), self.log_std), value[:, 0]
+        dist, value, _ = self.seen(obs)
+        return dist, value
+
+    def seen(self, obs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """As `forward`, and the last hidden layers [B, hidden] before their activation: the policy's, and a value's of its own."""
+        h = self.trunk.last(obs)
+        x = self.trunk.activation(h)
+        dist = self.family.of(self.policy(x), self.log_std)
+        if self.critic is None:
+            value: Tensor = self.value(x)
+            return dist, value[:, 0], (h,)
+        other = self.critic.last(obs)
+        value = self.value(self.critic.activation(other))
+        return dist, value[:, 0], (h, other)
 
 
 # --- the loss ---
@@ -186,6 +202,7 @@ class Losses(NamedTuple):
     distance: Tensor  # [K, B] from the anchors
     approx_kl: Tensor  # mean of ratio - 1 - log ratio (Schulman 2020), without gradient
     clipped: Tensor  # the share of ratios beyond 1 +- clip, without gradient
+    hidden: tuple[Tensor, ...]  # [B, hidden] each, as of Net.seen
 
 
 def losses(net: Net, x: Minibatch, config: Config) -> Losses:
@@ -193,7 +210,7 @@ def losses(net: Net, x: Minibatch, config: Config) -> Losses:
 
     Schulman et al. 2017 (arXiv:1707.06347), Eq. 7 and 9; the value loss clipped as in the authors' code, half of the squared error.
     """
-    dist, value = net(x.obs)
+    dist, value, hidden = net.seen(x.obs)
     log_prob = net.family.log_prob(dist, x.action)
     log_ratio = log_prob - x.log_prob
     advantage = normalized(x.advantage) if config.normalize_advantage else x.advantage
@@ -216,7 +233,7 @@ def losses(net: Net, x: Minibatch, config: Config) -> Losses:
         ratio = log_ratio.exp()
         approx_kl = (ratio - 1.0 - log_ratio).mean()
         clipped = ((ratio - 1.0).abs() > config.clip).float().mean()
-    return Losses(total, policy, of_value, entropy, penalty, distance, approx_kl, clipped)
+    return Losses(total, policy, of_value, entropy, penalty, distance, approx_kl, clipped, hidden)
 
 
 def normalized(advantage: Tensor) -> Tensor:

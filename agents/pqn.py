@@ -24,6 +24,7 @@ from rlplatform.device_streams import DeviceStream
 from rlplatform.stacks import Stacks, final_observations
 from rlplatform.streams import Stream
 from rlplatform.techniques import sigreg
+from rlplatform.techniques.plasticity import Probe
 from rlplatform.techniques.pruning import Pruner, PruningConfig
 from rlplatform.techniques.sigreg import SigReg, SigRegConfig
 from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
@@ -210,6 +211,15 @@ class Agent:
         net = {name: p.data for name, p in self.net.named_parameters()}
         return {"net": net, "epsilon": epsilon_at(self._steps, self.config)}
 
+    def probe(self) -> Probe:
+        """Its values of the actions and the largest of them."""
+
+        def forward(obs: Tensor) -> tuple[Tensor, Tensor]:
+            q = self.net(obs)
+            return q, q.amax(1)
+
+        return Probe(self.net, forward)
+
     def observe(self, rollouts: list[Rollout]) -> None:
         """Begin a round with these rollouts, of arrays or of tensors on the device, each with what this agent's policy said."""
         parts = [self._learnable(rollout) for rollout in rollouts]
@@ -279,9 +289,8 @@ class Agent:
             },
             "order": self._order.state_dict(),
             "stacks": self._stacks.state_dict(),
-            "sigreg": self._sigreg.state_dict(),
-            "pruning": self._pruner.state_dict(),
             "steps": self._steps,
+            **{name: part.state_dict() for name, part in self._techniques().items()},
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -294,9 +303,13 @@ class Agent:
                 }
         self._order.load_state_dict(state["order"])
         self._stacks.load_state_dict(state["stacks"])
-        self._sigreg.load_state_dict(state["sigreg"])
-        self._pruner.load_state_dict(state["pruning"])
         self._steps = int(state["steps"])
+        for name, part in self._techniques().items():
+            part.load_state_dict(state[name])
+
+    def _techniques(self) -> dict[str, SigReg | Pruner]:
+        """Those that are on: without them a state is as it would be without this line."""
+        return {name: part for name, part in (("sigreg", self._sigreg), ("pruning", self._pruner)) if part.on}
 
 
 FIELDS = ("frame", "first", "action", "reward", "terminated", "truncated", "final_frame", "final_at")  # of a rollout
