@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from going_on import assert_goes_on
 from torch.nn.utils import parametrize
 
+from going_on import assert_goes_on
 from rlplatform.actor import Actor
 from rlplatform.agents import mrq, sac, spr
 from rlplatform.agents.mrq_config import Config as MrqConfig
