@@ -24,6 +24,11 @@ BBF = [  # resets after 60 and 120 agent steps, n and gamma on their way, a movi
     "bbf", "catch", "--seed", "2", "--steps", "180", "agent.min_replay=50", "agent.reset.every=120", "agent.reset.until=180",
     "agent.anneal=50", "agent.hidden=16", "agent.dtype=bfloat16", "log_every=20", "checkpoint_every=40", "eval.episodes=5",
 ]  # fmt: skip
+PQN = [  # rounds of 64 steps, SIGReg, and masks from the first round to the last
+    "pqn", "catch", "--seed", "4", "--steps", "1280", "envs=4", "rollout=16", "agent.hidden=16", "agent.anneal=2000",
+    "agent.sigreg.weight=0.1", "agent.pruning.sparsity=0.8", "agent.pruning.begin=2", "agent.pruning.end=38", "agent.pruning.every=3",
+    "log_every=100", "checkpoint_every=300", "eval.episodes=5",
+]  # fmt: skip
 PONG = [
     "der", "atari/Pong", "--seed", "1", "--steps", "260", "agent.min_replay=60", "agent.capacity=200", "agent.target_period=50",
     "agent.hidden=32", "log_every=50", "checkpoint_every=40", "eval.episodes=2", "protocol.episode_steps=120",
@@ -113,7 +118,7 @@ def assert_same_run(a: Path, b: Path) -> None:
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("arguments", [CATCH, OVERLAPPED, BBF, PONG], ids=["catch", "overlapped", "bbf", "pong"])
+@pytest.mark.parametrize("arguments", [CATCH, OVERLAPPED, BBF, PQN, PONG], ids=["catch", "overlapped", "bbf", "pqn", "pong"])
 def test_kill_and_resume(tmp_path: Path, arguments: list[str]) -> None:
     train_whole(arguments, tmp_path / "whole")
     train_killed(arguments, tmp_path / "killed", kills=3, seed=0)

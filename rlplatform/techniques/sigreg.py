@@ -80,9 +80,9 @@ def lejepa(h: Tensor, direction: Tensor) -> Parts:
 
     Its expectation is about 1.06 where h is standard normal, whatever B.
     """
-    t = torch.linspace(0.0, LEJEPA_T_MAX, LEJEPA_POINTS, device=h.device, dtype=direction.dtype)
+    # At t = 0 both squares are 0.
+    t = torch.linspace(0.0, LEJEPA_T_MAX, LEJEPA_POINTS, device=h.device, dtype=direction.dtype)[1:]
     weight = torch.full_like(t, 2.0 * LEJEPA_T_MAX / (LEJEPA_POINTS - 1))  # both half axes
-    weight[0] *= 0.5
     weight[-1] *= 0.5
     weight = weight * torch.exp(-0.5 * t**2)
     real, imaginary = _gaps(h, direction, t)
