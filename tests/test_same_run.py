@@ -118,7 +118,9 @@ def assert_same_run(a: Path, b: Path) -> None:
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("arguments", [CATCH, OVERLAPPED, BBF, PQN, PONG], ids=["catch", "overlapped", "bbf", "pqn", "pong"])
+@pytest.mark.parametrize(
+    "arguments", [CATCH, OVERLAPPED, BBF, PQN, PONG], ids=["catch", "overlapped", "bbf", "pqn", "pong"]
+)
 def test_kill_and_resume(tmp_path: Path, arguments: list[str]) -> None:
     train_whole(arguments, tmp_path / "whole")
     train_killed(arguments, tmp_path / "killed", kills=3, seed=0)
