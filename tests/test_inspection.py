@@ -20,7 +20,8 @@ from rlplatform.evaluation.plasticity import MEASURES
 from rlplatform.experiment import Stopped, run
 from rlplatform.inspection import Inspection
 from rlplatform.learner import Learner
-from rlplatform.runconfig import PlasticityConfig, require_probe, resolve_config
+from rlplatform.plasticity_config import PlasticityConfig
+from rlplatform.runconfig import require_probe, resolve_config
 from rlplatform.techniques import plasticity
 from rlplatform.techniques.plasticity import Probe
 from rlplatform.types import Rollout, Spec, empty_episodes
