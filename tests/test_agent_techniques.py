@@ -81,9 +81,10 @@ def test_redo_changes_dormant_units_of_what_learns_and_draws_from_its_own_stream
     other = played(kind, 40, redo=ReDoConfig(every=1_000, tau=0.0, batch=16))
     before = {name: p.detach().clone() for name, p in nets(agent)[0].named_parameters()}
     target = [p.detach().clone() for p in nets(agent)[1].parameters()]
-    streams = [agent._noise.state_dict(), agent.replay.stream.state_dict()]
+    others = [agent._noise, agent.replay.stream, getattr(agent, "_reset_draws", agent._noise)]
+    streams = [dict(stream.state_dict()) for stream in others]
     agent._recycle()
-    assert [agent._noise.state_dict(), agent.replay.stream.state_dict()] == streams
+    assert [stream.state_dict() for stream in others] == streams
     assert agent._redo.stream.counter > 0
     assert all(torch.equal(p, q) for p, q in zip(nets(agent)[1].parameters(), target, strict=True))
     links = nets(agent)[0].links()

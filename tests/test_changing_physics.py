@@ -115,6 +115,11 @@ def test_all_environments_are_truncated_together_whoever_begins_when():
     batch = make("continual-gym/Hopper", 3, SEED, protocol=gym_protocol(phase_steps=33, first_phase=7))
     batch.reset()
     assert batch.phase == 7
+    for simulator in batch._simulators:
+        np.testing.assert_array_equal(
+            simulator.model.geom_friction[:, 0], 0.1 * simulator.as_loaded["geom_friction"][:, 0]
+        )
+        np.testing.assert_array_equal(simulator.model.opt.gravity, 1.5 * simulator.gravity)
     steps = play(batch, 66)
     for t in (32, 65):
         assert (steps[t].terminated | steps[t].truncated).all()
@@ -148,6 +153,8 @@ def test_drawn_physics_are_log_uniform_and_the_run_s_own():
     np.testing.assert_allclose(found[0], 1.0, rtol=1e-12)
     for column, (low, high) in zip(found[1:].T, ((0.02, 2.0), (0.5, 1.0)), strict=True):
         assert low <= column.min() < column.max() <= high
+        assert column.min() < low * (high / low) ** 0.05  # else 400 draws missed a twentieth: 1e-9
+        assert column.max() > low * (high / low) ** 0.95
         logs, width = np.log(column), math.log(high / low)
         assert abs(logs.mean() - math.log(low * high) / 2) < 5 * width / math.sqrt(12 * 400)
         assert abs(logs.std() - width / math.sqrt(12)) < 0.1 * width
@@ -171,6 +178,9 @@ def test_states_that_cannot_be_are_refused_and_change_nothing():
     with pytest.raises(ValueError, match="its protocol is"):
         make("continual-gym/Hopper", 1, SEED, protocol=gym_protocol(gravity=(1.0,))).load_state_dict(state)
     assert equal(batch.state_dict(), before)
+    play(batch, 30)  # to the first step of a phase, none of which is over
+    assert batch.state_dict()["phases"] | {"key": 0} == {"phase": 2, "left": 40, "key": 0}
+    batch.load_state_dict(batch.state_dict())
 
 
 @pytest.mark.parametrize("kind", [ContinualGymProtocol, ContinualDmcProtocol])
