@@ -12,6 +12,8 @@ from rlplatform.envs.suites import (
     AtariProtocol,
     CatchProtocol,
     ContinualControlProtocol,
+    ContinualDmcProtocol,
+    ContinualGymProtocol,
     ContinualMinAtarProtocol,
     ControlProtocol,
     DmcProtocol,
@@ -31,6 +33,8 @@ __all__ = [
     "AtariProtocol",
     "CatchProtocol",
     "ContinualControlProtocol",
+    "ContinualDmcProtocol",
+    "ContinualGymProtocol",
     "ContinualMinAtarProtocol",
     "ControlProtocol",
     "DmcProtocol",
@@ -255,6 +259,8 @@ _ENTRIES: dict[str, _Entry] = {
     "dmc": _Entry(_dmc, load_suite("dmc28", DmcProtocol, prefix="dmc/"), _POOL),
     "dmc-visual": _Entry(_dmc, load_suite("dmc28-visual", DmcProtocol, prefix="dmc-visual/"), _POOL),
     "dmc10-resets": _Entry(_dmc, load_suite("dmc10-resets", DmcProtocol, prefix="dmc10-resets/"), _POOL),
+    "continual-gym": _Entry(_gym, load_suite("continual-gym", ContinualGymProtocol, prefix="continual-gym/")),
+    "continual-dmc": _Entry(_dmc, load_suite("continual-dmc", ContinualDmcProtocol, prefix="continual-dmc/")),
     "gym": _Entry(_gym, load_suite("gym5", GymProtocol, prefix="gym/"), _POOL),
     "atari57-mrq": _Entry(
         _atari, load_suite("atari57-mrq", AtariProtocol, prefix="atari57-mrq/"), {"envpool": _envpool}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rlplatform.actor import FrameStack
-from rlplatform.runconfig import PlasticityConfig
+from rlplatform.plasticity_config import PlasticityConfig
 from rlplatform.techniques import plasticity
 from rlplatform.techniques.activations import record
 from rlplatform.techniques.plasticity import Probe

@@ -16,6 +16,7 @@ from rlplatform.agents import load_preset, resolve
 from rlplatform.envs import EXACT, make, suite_of
 from rlplatform.evaluation.score import LANES, MakeEnv
 from rlplatform.perf import Clock
+from rlplatform.plasticity_config import PlasticityConfig
 from rlplatform.streams import Stream
 from rlplatform.types import Agent, EnvBatch
 
@@ -27,24 +28,6 @@ class EvalConfig:
     episodes: int = 100
     every: int = 0  # agent steps between evaluations; 0: only at the end
     lanes: int = LANES  # games under way at a time: fixed, since a matrix product rounds by its batch
-
-
-@dataclass(frozen=True)
-class PlasticityConfig:
-    """What is measured of the networks while they learn, which changes nothing of what they learn; see rlplatform.inspection."""
-
-    every: int = 0  # agent steps between looks; 0: never
-    observations: int = 256  # that it is measured on, the newest; no rank exceeds their number
-    tau: float = 0.1  # a unit is dormant at or below this share of its layer's mean |activation|
-    gradients: int = 16  # observations whose gradients are compared, in memory 4 bytes a parameter each; 0: none
-
-    def __post_init__(self) -> None:
-        if self.every < 0 or self.observations < 2:
-            raise configs.ConfigError("plasticity.every must be >= 0 and plasticity.observations >= 2")
-        if not 0.0 <= self.tau < 1.0:
-            raise configs.ConfigError(f"plasticity.tau must lie in [0, 1), got {self.tau}")
-        if self.gradients == 1 or not 0 <= self.gradients <= self.observations:
-            raise configs.ConfigError("plasticity.gradients must be 0, or from 2 to plasticity.observations")
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,10 @@ def test_redo_changes_dormant_units_of_what_learns_and_draws_from_its_own_stream
     other = played(kind, 40, redo=ReDoConfig(every=1_000, tau=0.0, batch=16))
     before = {name: p.detach().clone() for name, p in nets(agent)[0].named_parameters()}
     target = [p.detach().clone() for p in nets(agent)[1].parameters()]
-    streams = [agent._noise.state_dict(), agent.replay.stream.state_dict()]
+    others = [agent._noise, agent.replay.stream, getattr(agent, "_reset_draws", agent._noise)]
+    streams = [dict(stream.state_dict()) for stream in others]
     agent._recycle()
-    assert [agent._noise.state_dict(), agent.replay.stream.state_dict()] == streams
+    assert [stream.state_dict() for stream in others] == streams
     assert agent._redo.stream.counter > 0
     assert all(torch.equal(p, q) for p, q in zip(nets(agent)[1].parameters(), target, strict=True))
     links = nets(agent)[0].links()
@@ -181,3 +182,73 @@ def test_on_a_device_redo_and_l2_init_are_those_of_the_cpu():
         weights.append(agent.state_dict()["online"])
     for other in weights[1:]:
         assert all(torch.equal(p, other[name]) for name, p in weights[0].items())
+
+
+def iterated(net, before):
+    """What one step of the power iteration makes of these vectors, on the weights that `net` has now."""
+    after = {}
+    for name in {name.rpartition(".")[0] for name in before}:
+        w = net.get_submodule(name).parametrizations["weight"].original.detach()
+        v = torch.nn.functional.normalize(w.T.mv(before[f"{name}.u"]), dim=0)
+        after |= {f"{name}.v": v, f"{name}.u": torch.nn.functional.normalize(w.mv(v), dim=0)}
+    return after
+
+
+def assert_close(found, expected):
+    """The same operations in the same order: equal but for what vectorised sums round, asked 1e-6."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+def test_a_gradient_step_is_one_power_iteration_of_each_network(kind):
+    agent = played(kind, 33, spectral_norm=AGENTS[kind][-1])  # MR.Q's next copy to its target is two steps away
+    before = [spectral_norm.vectors(net) for net in nets(agent)]
+    agent.update()
+    for net, then, moves in zip(nets(agent), before, (True, kind in ("spr", "spr_moving", "sac")), strict=True):
+        stays = {
+            name: v for name, v in then.items() if not moves or name.startswith("encoder.")
+        }  # MR.Q's is not stepped now
+        assert_close(spectral_norm.vectors(net), iterated(net, then) | stays)
+        assert not moves or any(not torch.equal(v, then[name]) for name, v in spectral_norm.vectors(net).items())
+
+
+@pytest.mark.parametrize("kind", ["spr", "mrq"])
+def test_a_copy_to_the_target_takes_u_and_v_along(kind):
+    agent = played(kind, 33, spectral_norm=AGENTS[kind][-1])
+    online, target = nets(agent)
+    assert any(
+        not torch.equal(v, spectral_norm.vectors(target)[name]) for name, v in spectral_norm.vectors(online).items()
+    )
+    agent._copy_to_target()
+    assert_close(spectral_norm.vectors(target), spectral_norm.vectors(online))
+
+
+@pytest.mark.parametrize("kind", ["spr", "sac"])
+def test_a_reset_iterates_anew(kind):
+    agent = played(kind, 33, spectral_norm=AGENTS[kind][-1], reset=ResetConfig(every=1_000, shrink=0.5, perturb=0.5))
+    expected = [spectral_norm.vectors(net) for net in nets(agent)]
+    agent._reset()
+    for _ in range(spectral_norm.START):
+        expected = [iterated(net, vectors) for net, vectors in zip(nets(agent), expected, strict=True)]
+    for net, vectors in zip(nets(agent), expected, strict=True):
+        assert_close(spectral_norm.vectors(net), vectors)
+
+
+def test_the_temperature_is_no_weight_that_is_pulled():
+    agent = played("sac", 30, l2_init=10.0)
+    agent.net.temperature.log.data.fill_(3.0)
+    agent._step("temperature", 2.0 * agent.net.temperature.log)
+    assert agent.net.temperature.log.grad.item() == 2.0
+
+
+@pytest.mark.parametrize("kind", ["spr", "sac", "mrq"])
+def test_the_initial_weights_of_a_checkpoint_are_those_that_count(kind):
+    """Not those of whoever loads it: another seed's here."""
+    state = played(kind, 22, l2_init=0.1).state_dict()
+    agent_class, _, _, task, _ = AGENTS[kind]
+    other = agent_class(config_of(kind, l2_init=0.1), make(task, 1, 6).spec, 1, seed=6)
+    assert any(not torch.equal(v, state["initial"][name]) for name, v in other._initial.state_dict().items())
+    other.load_state_dict(state)
+    assert all(torch.equal(v, state["initial"][name]) for name, v in other._initial.state_dict().items())

@@ -14,13 +14,15 @@ from rlplatform.agents import sac
 from rlplatform.config import ConfigError
 from rlplatform.evaluation import figures
 from rlplatform.evaluation.analysis import analyse
+from rlplatform.evaluation.bench import plasticity as bench
 from rlplatform.evaluation.document import write_report
 from rlplatform.evaluation.groups import gather
 from rlplatform.evaluation.plasticity import MEASURES
 from rlplatform.experiment import Stopped, run
 from rlplatform.inspection import Inspection
 from rlplatform.learner import Learner
-from rlplatform.runconfig import PlasticityConfig, require_probe, resolve_config
+from rlplatform.plasticity_config import PlasticityConfig
+from rlplatform.runconfig import require_probe, resolve_config
 from rlplatform.techniques import plasticity
 from rlplatform.techniques.plasticity import Probe
 from rlplatform.types import Rollout, Spec, empty_episodes
@@ -250,6 +252,14 @@ def test_torch_is_not_needed_to_read_a_configuration():
     code = "import sys, rlplatform.runconfig; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_bench_gives_a_look_s_share_of_learning():
+    row = bench.measure("c51=minatar/Breakout", every=1_000, rounds=1)
+    assert row["parameters"] > 100_000
+    base = 1_000 * row["replay_ratio"] * row["update_ms"]
+    assert row["share"] == pytest.approx((row["look_ms"] + row["keep_us"]) / base)
+    assert row["look_ms"] > 0 < row["keep_us"]
 
 
 @pytest.fixture

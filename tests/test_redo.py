@@ -171,6 +171,9 @@ def test_it_is_due_every_so_many_gradient_steps():
         if step % 3 == 0 and recycler.due():  # rounds of three gradient steps
             due.append(step)
     assert due == [6, 12, 18, 24]
+    each = Recycler(ReDoConfig(every=5), 0)
+    ticks = [each.tick() or each.due() for _ in range(12)]
+    assert [step for step, was_due in enumerate(ticks, start=1) if was_due] == [5, 10]
     never = Recycler(ReDoConfig(), 0)
     never.tick(10**6)
     assert not never.due()

@@ -19,10 +19,13 @@ from typing import Any
 import torch
 
 from rlplatform.actor import Actor
+from rlplatform.agents import load_preset, resolve
+from rlplatform.config import merge
+from rlplatform.envs import make, suite_of
 from rlplatform.evaluation.bench.learner import medians
 from rlplatform.inspection import Inspection
+from rlplatform.plasticity_config import PlasticityConfig
 from rlplatform.provenance import provenance
-from rlplatform.runconfig import make_agent, make_env, resolve_config
 from rlplatform.streams import Stream
 
 RUNS = (
@@ -34,15 +37,18 @@ FILL = 400  # agent steps before the first measurement
 def measure(run: str, every: int, rounds: int) -> dict[str, Any]:
     """One row of the table."""
     preset, _, task = run.partition("=")
-    shown = ["agent.min_replay=300", f"plasticity.every={every}"]
-    config = resolve_config(preset, task, shown, seed=0)
-    agent: Any = make_agent(config)
-    actor = Actor(agent.policy(), make_env(config, 1, 0, 0), Stream(0, "bench"))
-    inspection = Inspection(agent, config.plasticity, 1)
+    suite = suite_of(task)
+    chosen = load_preset(preset, suite.name)
+    agent_class = resolve(chosen.agent)
+    config = merge(agent_class.config_class(), chosen.config, {"min_replay": FILL - 100})
+    env = make(task, 1, 0, protocol=suite.protocol_named(chosen.variant))
+    agent = agent_class(config, env.spec, 1, 0)
+    looks = PlasticityConfig(every=every)
+    actor, inspection = Actor(agent.policy(), env, Stream(0, "bench")), Inspection(agent, looks, 1)
     rollouts = [actor.collect(agent.weights(), 0, 1) for _ in range(FILL)]
     for step, rollout in enumerate(rollouts):
         agent.observe([rollout])
-        inspection.observe([rollout], step * max(1, every // config.plasticity.observations))  # every one is kept
+        inspection.observe([rollout], step * max(1, every // looks.observations))  # every one is kept
     one = rollouts[-1:]
 
     def look() -> None:
@@ -52,12 +58,12 @@ def measure(run: str, every: int, rounds: int) -> dict[str, Any]:
     agent.update()
     kept = {"update": agent.update, "look": look, "keep": lambda: inspection.observe(one, 0)}
     median = medians(kept, rounds)
-    base = every * config.agent.replay_ratio * median["update"]
+    base = every * config.replay_ratio * median["update"]
     return {
         "preset": preset,
         "task": task,
         "parameters": sum(p.numel() for p in agent.probe().net.parameters()),
-        "replay_ratio": config.agent.replay_ratio,
+        "replay_ratio": config.replay_ratio,
         "update_ms": 1e3 * median["update"],
         "look_ms": 1e3 * median["look"],
         "keep_us": 1e6 * median["keep"],
