@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rlplatform.agents.ppo_config import Config, learning_rate_at
-from rlplatform.agents.ppo_net import Losses, Minibatch, Net, losses
+from rlplatform.agents.ppo_net import Losses, Minibatch, Net, distances, losses
 from rlplatform.onpolicy import FrameHistory, Observations, Round, RunningMoments, join
 from rlplatform.returns import gae, reward_and_discount
 from rlplatform.streams import Stream
@@ -107,7 +107,6 @@ class Agent:
         self._inputs: Observations | Tensor = torch.zeros(0)  # of the round, by index
         self._data: dict[str, Tensor] = {}  # likewise: the other fields of a Minibatch
         self._order, self._at, self._left = torch.zeros(0, dtype=torch.int64), 0, 0  # of the epoch; minibatches to come
-        self._kl = torch.zeros(())  # of the last minibatch from the policy that acted, [B]
         self._noted: dict[str, Tensor] = {}  # what is measured once a round
         self._metrics: Metrics = {}
 
@@ -173,11 +172,10 @@ class Agent:
             self._order, self._at = torch.from_numpy(np.argsort(self._shuffle.uniform(self._at), kind="stable")), 0
         index = self._order[self._at : self._at + self.config.batch]
         self._at, self._left = self._at + len(index), self._left - 1
-        out = losses(
-            self.net, Minibatch(self._inputs[index], **{n: t[index] for n, t in self._data.items()}), self.config
-        )
-        if self._left == 0:
-            self._note_trust(out)
+        x = Minibatch(self._inputs[index], **{name: rows[index] for name, rows in self._data.items()})
+        out = losses(self.net, x, self.config)
+        if self._left == 0 or (self.config.max_kl and self._at == len(self._order)):
+            self._note_change(x, out)
         total, said = out.total, dict[str, Tensor]()
         if self._sigreg.on:
             parts = self._sigreg.parts(*out.hidden)
@@ -188,19 +186,17 @@ class Agent:
         norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self.config.max_grad_norm, foreach=True)
         self._adam.step()
         self._pruner.apply_(self.net)
-        self._kl = out.distance.detach()[0]
         self._metrics = {
             "losses/policy_loss": out.policy.detach(), "losses/value_loss": out.value.detach(),
-            "losses/entropy": out.entropy.detach(), "losses/approx_kl": out.approx_kl, "losses/clipfrac": out.clipped,
-            "losses/grad_norm": norm, "charts/learning_rate": self._adam.param_groups[0]["lr"], **self._noted,
-            **said, **self._pruner.metrics(),
+            "losses/entropy": out.entropy.detach(), "losses/grad_norm": norm,
+            "charts/learning_rate": self._adam.param_groups[0]["lr"], **self._noted, **said, **self._pruner.metrics(),
         }  # fmt: skip
         return self._metrics
 
     def _too_far(self) -> bool:
-        """Whether the epoch that has just ended left the policy that acted."""
+        """Whether the last minibatch of the epoch that has just ended was beyond max_kl of the policy that acted."""
         begun = self._left < self.config.epochs * self._at // self.config.batch
-        return begun and self.config.max_kl > 0.0 and bool(self._kl.mean() > self.config.max_kl)
+        return begun and self.config.max_kl > 0.0 and bool(self._noted["trust/kl_mean"] > self.config.max_kl)
 
     def _see(self, seen: Observations, size: int) -> Observations | Tensor:
         """The round's observations as the policy saw them. Only then do the normalised ones change what the next round sees."""
@@ -263,12 +259,16 @@ class Agent:
             if value is not None:
                 self._noted[f"policy/{name}"] = value
 
-    def _note_trust(self, out: Losses) -> None:
-        """How far a round's last minibatch is from the anchors, and how hard they pull."""
-        trust = self.config.trust
-        self._noted |= gtr.diagnostics(out.distance.detach(), trust)
-        if trust.weight:
-            forces = trust.weight * out.penalty, out.policy
+    def _note_change(self, x: Minibatch, out: Losses) -> None:
+        """How far the policy is, in this minibatch, from the one that acted and from older ones, and how hard these pull."""
+        config, ratio = self.config, out.log_ratio.exp()
+        self._noted["losses/approx_kl"] = (
+            ratio - 1.0 - out.log_ratio
+        ).mean()  # Schulman 2020: unbiased, never negative
+        self._noted["losses/clipfrac"] = ((ratio - 1.0).abs() > config.clip).float().mean()
+        self._noted |= gtr.diagnostics(distances(self.net, out.dist, x, config), config.trust)
+        if config.trust.weight:
+            forces = config.trust.weight * out.penalty, out.policy
             self._noted["trust/force_ratio"] = gtr.force_ratio(*forces, list(self._parameters.values()))
 
     # --- state ---

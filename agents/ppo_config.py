@@ -18,9 +18,7 @@ REWARDS = ("raw", "sign", "scaled")
 class Config:
     """Hyper-parameters; the defaults are those of the published Atari runs. Steps are agent steps of all environments."""
 
-    encoder: str = (
-        "nature"  # as in rlplatform.nets: for pixels "nature" or "impala", for MinAtar "minatar", or "flatten"
-    )
+    encoder: str = "nature_valid"  # of pixels; or another of rlplatform.nets.ENCODERS: "minatar", "flatten", ...
     width: int = 1  # of the Impala encoder
     hidden: int = 512  # units of a hidden layer behind the encoder
     layers: int = 1  # of such

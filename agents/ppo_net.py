@@ -192,16 +192,15 @@ class Minibatch(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Of one minibatch; scalars but for the distance."""
+    """Of one minibatch; scalars but for the last three."""
 
     total: Tensor
     policy: Tensor  # minus the surrogate
     value: Tensor  # not weighted
     entropy: Tensor
     penalty: Tensor  # not weighted; 0 where trust.weight is
-    distance: Tensor  # [K, B] from the anchors
-    approx_kl: Tensor  # mean of ratio - 1 - log ratio (Schulman 2020), without gradient
-    clipped: Tensor  # the share of ratios beyond 1 +- clip, without gradient
+    log_ratio: Tensor  # [B], of the action's probability now to what it was; without gradient
+    dist: Tensor  # [B, P], the policy now; without gradient
     hidden: tuple[Tensor, ...]  # [B, hidden] each, as of Net.seen
 
 
@@ -211,34 +210,32 @@ def losses(net: Net, x: Minibatch, config: Config) -> Losses:
     Schulman et al. 2017 (arXiv:1707.06347), Eq. 7 and 9; the value loss clipped as in the authors' code, half of the squared error.
     """
     dist, value, hidden = net.seen(x.obs)
-    log_prob = net.family.log_prob(dist, x.action)
-    log_ratio = log_prob - x.log_prob
+    log_ratio = net.family.log_prob(dist, x.action) - x.log_prob
     advantage = normalized(x.advantage) if config.normalize_advantage else x.advantage
     policy = policy_loss(log_ratio, advantage, config)
     of_value = value_loss(value, x, config)
     entropy = net.family.entropy(dist).mean()
     total = policy + config.value_weight * of_value - config.entropy_weight * entropy
-    trust, anchors = config.trust, x.anchors.transpose(0, 1)
-    if trust.weight:
-        if trust.distance == "exact":
-            distance = net.family.kl(anchors, dist)
-        else:
-            action = x.action.expand(len(anchors), *x.action.shape)
-            distance = gtr.sampled_distance(net.family.log_prob(anchors, action), log_prob)
-        penalty = gtr.penalty(distance, trust).mean()
-        total = total + trust.weight * penalty
-    else:
-        distance, penalty = net.family.kl(anchors, dist.detach()), torch.zeros(())
-    with torch.no_grad():
-        ratio = log_ratio.exp()
-        approx_kl = (ratio - 1.0 - log_ratio).mean()
-        clipped = ((ratio - 1.0).abs() > config.clip).float().mean()
-    return Losses(total, policy, of_value, entropy, penalty, distance, approx_kl, clipped, hidden)
+    penalty = torch.zeros(())
+    if config.trust.weight:
+        penalty = gtr.penalty(distances(net, dist, x, config), config.trust).mean()
+        total = total + config.trust.weight * penalty
+    return Losses(total, policy, of_value, entropy, penalty, log_ratio.detach(), dist.detach(), hidden)
+
+
+def distances(net: Net, dist: Tensor, x: Minibatch, config: Config) -> Tensor:
+    """Of the policy `dist` from each anchor, [K, B]: the divergence, or what stands in for it at the action taken."""
+    anchors = x.anchors.transpose(0, 1)
+    if config.trust.distance == "exact":
+        return net.family.kl(anchors, dist)
+    action = x.action.expand(len(anchors), *x.action.shape)
+    return gtr.sampled_distance(net.family.log_prob(anchors, action), net.family.log_prob(dist, x.action))
 
 
 def normalized(advantage: Tensor) -> Tensor:
     """To mean 0 and standard deviation 1 (that of a sample), [B]."""
-    return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    std, mean = torch.std_mean(advantage)
+    return (advantage - mean) / (std + 1e-8)
 
 
 def policy_loss(log_ratio: Tensor, advantage: Tensor, config: Config) -> Tensor:

@@ -52,8 +52,11 @@ class Encoder(Protocol):
 class SameConv(nn.Module):
     """2-D convolution with "SAME" padding for inputs of one known size; Xavier-uniform kernel, zero bias."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, size: tuple[int, int]) -> None:
-        """A layer from `inputs` to `outputs` channels, for inputs of `size` (height, width). `self.size`: of its output."""
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, size: tuple[int, int], *, padded: bool = True
+    ) -> None:
+        """A layer from `inputs` to `outputs` channels, for inputs of `size` (height, width). `self.size`: of its output, which without
+        padding is that of the kernel's whole steps inside."""
         super().__init__()
         self.stride = stride
         top, bottom = same_padding(size[0], kernel, stride)
@@ -62,6 +65,9 @@ class SameConv(nn.Module):
         self.inner = (top, left) if symmetric else (0, 0)  # the convolution's own zeros: no copy of the input
         self.outer = None if symmetric else (left, right, top, bottom)
         self.size = (-(-size[0] // stride), -(-size[1] // stride))
+        if not padded:
+            self.inner, self.outer = (0, 0), None
+            self.size = ((size[0] - kernel) // stride + 1, (size[1] - kernel) // stride + 1)
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.empty(outputs))
 
@@ -91,13 +97,14 @@ def frame_size(name: str, frame: tuple[int, ...]) -> tuple[int, int]:
 
 
 class NatureCNN(nn.Module):
-    """Mnih et al. 2015 with "SAME" padding, as Dopamine has it: 32 8x8/4, 64 4x4/2, 64 3x3/1, each with ReLU."""
+    """Mnih et al. 2015: 32 8x8/4, 64 4x4/2, 64 3x3/1, each with ReLU; with "SAME" padding, as Dopamine has it, or without, as the
+    paper."""
 
-    def __init__(self, stack: int, frame: tuple[int, ...]) -> None:
+    def __init__(self, stack: int, frame: tuple[int, ...], *, padded: bool = True) -> None:
         super().__init__()
-        self.conv1 = SameConv(stack, 32, 8, 4, frame_size("the Nature CNN", frame))
-        self.conv2 = SameConv(32, 64, 4, 2, self.conv1.size)
-        self.conv3 = SameConv(64, 64, 3, 1, self.conv2.size)
+        self.conv1 = SameConv(stack, 32, 8, 4, frame_size("the Nature CNN", frame), padded=padded)
+        self.conv2 = SameConv(32, 64, 4, 2, self.conv1.size, padded=padded)
+        self.conv3 = SameConv(64, 64, 3, 1, self.conv2.size, padded=padded)
         self.map_shape: tuple[int, int, int] | None = (64, *self.conv3.size)
         self.features = 64 * self.conv3.size[0] * self.conv3.size[1]
         self.chain: tuple[tuple[str, str], ...] = (("conv1", "conv2"), ("conv2", "conv3"))
@@ -230,15 +237,15 @@ class Flatten(nn.Module):
         return x if self.scale == 1.0 else x / self.scale
 
 
-ENCODERS = ("nature", "impala", "minatar", "flatten")
+ENCODERS = ("nature", "nature_valid", "impala", "minatar", "flatten")
 
 
 def encoder(name: str, spec: Spec, width: int = 1) -> Encoder:
     """The encoder called `name`, one of ENCODERS, for the observations of `spec`. `width`: of the Impala CNN."""
     if name == "impala":
         return ImpalaCNN(spec.stack, spec.frame_shape, width)
-    if name == "nature":
-        return NatureCNN(spec.stack, spec.frame_shape)
+    if name.startswith("nature"):  # "nature_valid": without padding
+        return NatureCNN(spec.stack, spec.frame_shape, padded=name == "nature")
     if name == "minatar":
         return MinAtarCNN(spec.stack, spec.frame_shape)
     return Flatten(spec.stack, spec.frame_shape, 255.0 if spec.frame_dtype == "uint8" else 1.0)

@@ -1,12 +1,15 @@
 """GTR's penalty against its definition in float64, and the properties for which its form was chosen."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from reference import gtr as oracle
+from rlplatform.evaluation.bench import gtr_bandit
 from rlplatform.techniques import gtr
 from rlplatform.techniques.gtr import FORMS, Anchors, TrustConfig
 
@@ -237,3 +240,33 @@ def test_force_ratio_is_a_ratio_of_norms():
 def test_a_penalty_that_cannot_be_is_refused(wrong):
     with pytest.raises(ValueError, match=f"trust.{next(iter(wrong))} must be"):
         TrustConfig(**wrong)
+
+
+# -- the mechanism ----------------------------------------------------------------------------------------------------------
+
+# T11: the arm that has become the best one; how often it is played at the end, and from which step on four times in five.
+BANDIT = {
+    "none": {0.0: (0.999, 63)},
+    "kl": {0.5: (0.52, None), 1.0: (0.16, None), 2.0: (0.048, None), 4.0: (0.033, None)},
+    "welsch": {0.5: (0.999, 72), 1.0: (0.999, 89), 2.0: (0.999, 223), 4.0: (0.033, None)},
+    "kernel_kl": {0.5: (0.999, 66), 1.0: (0.999, 70), 2.0: (0.999, 89), 4.0: (0.035, None)},
+}
+
+
+def assert_bandit(rows, form):
+    assert len(rows) == len(BANDIT[form])
+    for row in rows:
+        new_arm, steps = BANDIT[form][row["beta"]]
+        assert row["new_arm"] == pytest.approx(new_arm, abs=0.005)
+        assert row["steps_to_80"] == steps
+
+
+@pytest.mark.parametrize("form", ["kl", "welsch"])
+def test_t11_a_bounded_penalty_lets_a_policy_go_where_the_plain_one_pins_it(form):
+    assert_bandit(gtr_bandit.play(form, list(BANDIT[form]), 2_000), form)
+
+
+def test_t11_as_recorded():
+    recorded = json.loads((Path(gtr_bandit.__file__).parent / "results" / "gtr_bandit.json").read_text())["rows"]
+    for form in BANDIT:
+        assert_bandit([row for row in recorded if row["form"] == form], form)

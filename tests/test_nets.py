@@ -6,8 +6,9 @@ import torch
 
 from reference import c51
 from reference import conv as reference
-from rlplatform.nets import Flatten, MinAtarCNN, NatureCNN, NoisyLinear, SameConv, same_padding
+from rlplatform.nets import Flatten, MinAtarCNN, NatureCNN, NoisyLinear, SameConv, encoder, same_padding
 from rlplatform.streams import Stream
+from rlplatform.types import Spec
 
 
 def filled(module, seed=0):
@@ -64,6 +65,23 @@ def test_nature_cnn_by_definition_at_full_size():
     ours = net(torch.from_numpy(obs)).detach().numpy()
     assert ours.shape == (2, net.features) == (2, 7744)
     np.testing.assert_allclose(ours, reference.nature(obs, layers), rtol=1e-5, atol=1e-5)  # error 1.5e-6 measured
+
+
+def test_nature_cnn_without_padding_by_definition():
+    """A padded convolution's inner values, at the strides of the paper: 84 -> 20 -> 9 -> 7."""
+    net = filled(NatureCNN(4, (84, 84), padded=False))
+    obs = np.random.default_rng(2).integers(0, 256, (2, 4, 84, 84), dtype=np.uint8)
+    x = torch.from_numpy(obs).double() / 255.0
+    for layer in (net.conv1, net.conv2, net.conv3):
+        patches = x.unfold(2, layer.weight.shape[2], layer.stride).unfold(3, layer.weight.shape[3], layer.stride)
+        x = torch.einsum("bcyxij,ocij->boyx", patches, layer.weight.double()) + layer.bias.double()[:, None, None]
+        x = x.clamp(min=0.0)
+        assert layer.size == x.shape[2:]
+    assert net.features == 3136
+    expected = x.permute(0, 2, 3, 1).flatten(1).detach().numpy()
+    np.testing.assert_allclose(net(torch.from_numpy(obs)).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
+    assert encoder("nature_valid", Spec((84, 84), "uint8", 4, 6)).features == 3136
+    assert encoder("nature", Spec((84, 84), "uint8", 4, 6)).features == 7744
 
 
 def test_nature_cnn_takes_any_height_and_width_and_says_what_it_cannot_take():

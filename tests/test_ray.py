@@ -293,6 +293,13 @@ def test_a_run_on_real_games_is_the_local_run(
     )
 
 
+def test_a_run_of_ppo_is_the_local_run(tmp_path: Path) -> None:
+    """Its rollouts carry distributions and values, and what was said at their close."""
+    assert_local_and_ray_agree(
+        tmp_path, config_of("minatar/Breakout", 2, 1, "rollout=4", "agent.probe=8", preset="ppo_gtr")
+    )
+
+
 def test_a_run_whose_games_cannot_be_saved_says_what_a_death_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,11 @@ PQN = [  # rounds of 64 steps, SIGReg, and masks from the first round to the las
     "agent.sigreg.weight=0.1", "agent.pruning.sparsity=0.8", "agent.pruning.begin=2", "agent.pruning.end=38", "agent.pruning.every=3",
     "log_every=100", "checkpoint_every=300", "eval.episodes=5",
 ]  # fmt: skip
+PPO = [  # rounds of 16 steps, four anchors, games cut at 40 steps
+    "ppo_gtr", "control/CartPole", "--seed", "4", "--steps", "1600", "actors=2", "envs=2", "rollout=4", "lag=1", "agent.batch=8",
+    "agent.probe=8", "agent.anneal=2_000", "protocol.cartpole_steps=40", "log_every=100", "checkpoint_every=200",
+    "eval.every=500", "eval.episodes=5",
+]  # fmt: skip
 PONG = [
     "der", "atari/Pong", "--seed", "1", "--steps", "260", "agent.min_replay=60", "agent.capacity=200", "agent.target_period=50",
     "agent.hidden=32", "log_every=50", "checkpoint_every=40", "eval.episodes=2", "protocol.episode_steps=120",
@@ -119,7 +124,9 @@ def assert_same_run(a: Path, b: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [CATCH, OVERLAPPED, BBF, PQN, PONG], ids=["catch", "overlapped", "bbf", "pqn", "pong"]
+    "arguments",
+    [CATCH, OVERLAPPED, BBF, pytest.param(PPO, marks=pytest.mark.slow), PQN, PONG],
+    ids=["catch", "overlapped", "bbf", "ppo", "pqn", "pong"],
 )
 def test_kill_and_resume(tmp_path: Path, arguments: list[str]) -> None:
     train_whole(arguments, tmp_path / "whole")
