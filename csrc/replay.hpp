@@ -108,14 +108,14 @@ class Replay {
   // and their transitions. Throws std::runtime_error where nothing can be drawn.
   void sample(const Query& query, Stream stream, const BatchView& out) const {
     const std::shared_lock lock(mutex_);
-    if (!(tree_.total() > 0.0)) throw std::runtime_error(why_empty());
-    double* u = out.priority;  // overwritten below
-    stream.uniform(u, query.batch);
-    for (std::size_t j = 0; j < query.batch; ++j)
-      u[j] = (static_cast<double>(j) + u[j]) / static_cast<double>(query.batch);
-    tree_.find(u, out.index, query.batch);
-    for (std::size_t j = 0; j < query.batch; ++j) out.index[j] = index_at(static_cast<std::size_t>(out.index[j]));
+    draw_items(query.batch, stream, out.priority, out.index);  // copy_out writes the priorities over the draws
     copy_out(query, out);
+  }
+
+  // The items alone that sample() would draw: index [batch]; u [batch] is working memory.
+  void draw(std::size_t batch, Stream stream, double* u, std::int64_t* index) const {
+    const std::shared_lock lock(mutex_);
+    draw_items(batch, stream, u, index);
   }
 
   // The transitions of given eligible items, [B]. Throws std::invalid_argument for any other.
@@ -366,6 +366,14 @@ class Replay {
       return "nothing to sample: all eligible priorities are 0";
     return "nothing to sample yet: a step can be drawn once " + std::to_string(reach_) +
            " more follow it, or its episode ended";
+  }
+
+  void draw_items(std::size_t batch, Stream stream, double* u, std::int64_t* index) const {
+    if (!(tree_.total() > 0.0)) throw std::runtime_error(why_empty());
+    stream.uniform(u, batch);
+    for (std::size_t j = 0; j < batch; ++j) u[j] = (static_cast<double>(j) + u[j]) / static_cast<double>(batch);
+    tree_.find(u, index, batch);
+    for (std::size_t j = 0; j < batch; ++j) index[j] = index_at(static_cast<std::size_t>(index[j]));
   }
 
   void copy_out(const Query& query, const BatchView& out) const noexcept {

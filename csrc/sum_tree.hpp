@@ -1,6 +1,7 @@
 #pragma once
 // A binary tree of sums over n leaves: O(log n) update, O(log n) draw in proportion to the leaves.
 
+#include <bit>
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
@@ -45,23 +46,12 @@ class SumTree {
   }
 
   // For each u in [0, 1], the leaf whose half-open interval of cumulative sums holds u * total(). Needs total() > 0.
-  // Never a leaf of value 0, even where rounding puts u * total() at the very end. `u` is overwritten. O(n log leaves).
-  void find(double* u, std::int64_t* leaf, std::size_t n) const noexcept {
+  // Never a leaf of value 0, even where rounding puts u * total() at the very end. O(n log leaves).
+  void find(const double* u, std::int64_t* leaf, std::size_t n) const noexcept {
     assert(total() > 0.0);
-    for (std::size_t j = 0; j < n; ++j) {
-      assert(0.0 <= u[j] && u[j] <= 1.0);
-      u[j] *= total();
-      leaf[j] = 1;
-    }
-    for (unsigned level = 0; level < levels_; ++level)
-      for (std::size_t j = 0; j < n; ++j) {
-        const std::size_t node = static_cast<std::size_t>(leaf[j]);
-        const double left = sum_[2 * node];
-        const bool right = u[j] >= left && sum_[2 * node + 1] > 0.0;
-        u[j] = right ? u[j] - left : u[j];
-        leaf[j] = static_cast<std::int64_t>(2 * node + right);
-      }
-    for (std::size_t j = 0; j < n; ++j) leaf[j] -= static_cast<std::int64_t>(base_);
+    std::size_t j = 0;
+    for (; j + kAbreast <= n; j += kAbreast) descend<kAbreast>(u + j, leaf + j);
+    for (; j < n; ++j) descend<1>(u + j, leaf + j);
   }
 
   // All leaves at once: value[i] for i < size(). O(n).
@@ -76,6 +66,29 @@ class SumTree {
   [[nodiscard]] std::size_t bytes() const noexcept { return sum_.size() * sizeof(double); }
 
  private:
+  static constexpr std::size_t kAbreast = 16;  // draws that go down together, so that their cache misses overlap
+
+  // find() of W draws. Without branches: which child a draw goes to is a coin toss that no predictor learns.
+  template <std::size_t W>
+  void descend(const double* u, std::int64_t* leaf) const noexcept {
+    const double* const sum = sum_.data();
+    double rest[W];
+    std::size_t node[W];
+    for (std::size_t i = 0; i < W; ++i) {
+      assert(0.0 <= u[i] && u[i] <= 1.0);
+      rest[i] = u[i] * total();
+      node[i] = 1;
+    }
+    for (unsigned level = 0; level < levels_; ++level)
+      for (std::size_t i = 0; i < W; ++i) {
+        const double left = sum[2 * node[i]];
+        const std::uint64_t right = std::uint64_t{rest[i] >= left} & std::uint64_t{sum[2 * node[i] + 1] > 0.0};
+        rest[i] -= std::bit_cast<double>(std::bit_cast<std::uint64_t>(left) & (0 - right));
+        node[i] = 2 * node[i] + right;
+      }
+    for (std::size_t i = 0; i < W; ++i) leaf[i] = static_cast<std::int64_t>(node[i] - base_);
+  }
+
   std::size_t base_;         // index of leaf 0, a power of two
   std::size_t leaves_;
   unsigned levels_ = 0;      // log2(base_)

@@ -19,6 +19,7 @@ from rlplatform.envs.suites import (
     DmcProtocol,
     GymProtocol,
     MinAtarProtocol,
+    MultitaskProtocol,
     PermutedProtocol,
     Suite,
     load_suite,
@@ -40,6 +41,7 @@ __all__ = [
     "DmcProtocol",
     "GymProtocol",
     "MinAtarProtocol",
+    "MultitaskProtocol",
     "PermutedProtocol",
     "Suite",
     "make",
@@ -223,6 +225,12 @@ def _gym(*args: Any, **options: Any) -> EnvBatch:
     return make_gym(*args, **options)
 
 
+def _multitask(*args: Any, **options: Any) -> EnvBatch:
+    from rlplatform.envs.multitask import make_multitask
+
+    return make_multitask(*args, **options)
+
+
 def _mujoco_pool(*args: Any, **options: Any) -> EnvBatch:
     _require("MuJoCo on EnvPool", "dm_control", "mujoco")
     from rlplatform.envs.mujoco_pool import make_pool
@@ -262,6 +270,8 @@ _ENTRIES: dict[str, _Entry] = {
     "continual-gym": _Entry(_gym, load_suite("continual-gym", ContinualGymProtocol, prefix="continual-gym/")),
     "continual-dmc": _Entry(_dmc, load_suite("continual-dmc", ContinualDmcProtocol, prefix="continual-dmc/")),
     "gym": _Entry(_gym, load_suite("gym5", GymProtocol, prefix="gym/"), _POOL),
+    "multitask-dmc6": _Entry(_multitask, load_suite("multitask-dmc6", MultitaskProtocol)),
+    "multitask-dmc21": _Entry(_multitask, load_suite("multitask-dmc21", MultitaskProtocol)),
     "atari57-mrq": _Entry(
         _atari, load_suite("atari57-mrq", AtariProtocol, prefix="atari57-mrq/"), {"envpool": _envpool}
     ),

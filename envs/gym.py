@@ -36,6 +36,8 @@ _SPELLINGS = {  # families whose name is more than a capital and the rest
     "dmc": "DMC",
     "dmc-visual": "DMC-visual",
     "dmc10-resets": "DMC10-resets",
+    "multitask-dmc6": "Multitask-DMC6",
+    "multitask-dmc21": "Multitask-DMC21",
 }
 
 

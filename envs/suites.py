@@ -96,6 +96,22 @@ class DmcProtocol:
 
 
 @dataclass(frozen=True)
+class MultitaskProtocol:
+    """Which tasks are played at once: environment i of a run plays task i mod K, by the protocol of that task's own suite."""
+
+    tasks: tuple[str, ...]  # as make() takes them: vectors of float32, continuous actions
+    observation: int = 128  # numbers of an observation, padded with zeros to as many
+    actions: int = 16  # numbers of an action; those that a task lacks are dropped
+
+    def __post_init__(self) -> None:
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
+            raise ValueError(f"protocol.tasks must name tasks, each once, got {list(self.tasks)}")
+        for name in ("observation", "actions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"protocol.{name} must be >= 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class GymProtocol:
     """How one of Gymnasium's MuJoCo environments is played."""
 

@@ -136,11 +136,11 @@ def train(
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RunCost:
     """What a run will need on this machine."""
 
     steps: int  # agent steps of the run
-    replay_ratio: float  # gradient steps per agent step
+    updates: float  # gradient steps of the run
     acting: int  # parameters of the policy
     learned: int  # parameters that the optimiser moves; 0: the agent does not say
     replay_bytes: int | None  # at full capacity; None: there is no replay
@@ -150,7 +150,7 @@ class Estimate:
     @property
     def hours(self) -> float:
         """Of the run, without its evaluation."""
-        return self.steps * (self.step_s + self.replay_ratio * self.update_s) / 3600
+        return (self.steps * self.step_s + self.updates * self.update_s) / 3600
 
     def lines(self) -> dict[str, str]:
         """In words."""
@@ -162,9 +162,12 @@ class Estimate:
         }  # fmt: skip
 
 
-def estimate(config: RunConfig) -> Estimate:
-    """What a run will need, by building its parts and timing a few steps."""
+def estimate(config: RunConfig) -> RunCost:
+    """What a run will need, by building its parts and timing a few steps. An agent whose updates differ has in its configuration
+    a `for_timing`, a copy of which five in a row cost what five of a run do on average."""
     torch.set_num_threads(config.threads)
+    if hasattr(config.agent, "for_timing"):
+        config = dataclasses.replace(config, agent=config.agent.for_timing())
     agent = make_agent(config)
     replay, steps, updates = agent.replay, 0, 5
     # Without a replay an agent learns from whole rounds.
@@ -175,7 +178,8 @@ def estimate(config: RunConfig) -> Estimate:
         agent.observe([actor.collect(agent.weights(), 0, rollout)])
         steps += envs * rollout
     step_s = (time.perf_counter() - start) / steps
-    for _ in range(1 if config.device == "cpu" else WARM_UP + 2):  # the first one allocates; a GPU captures a later one
+    # The first ones allocate; a GPU captures a later one.
+    for _ in range(updates if config.device == "cpu" else WARM_UP + 2):
         _finished(agent.update())
     start = time.perf_counter()
     for _ in range(updates):
@@ -186,7 +190,8 @@ def estimate(config: RunConfig) -> Estimate:
     # By "online" value agents keep what their optimiser moves; another agent's line leaves this number out.
     learned = sum(array.numel() for array in _tensors(agent.state_dict().get("online", {})))
     room = None if replay is None else replay.nbytes
-    return Estimate(config.steps, float(config.agent.replay_ratio), acting, learned, room, step_s, update_s)
+    updates_of_run = float(config.agent.replay_ratio) * max(0, config.steps - getattr(config.agent, "min_replay", 0))
+    return RunCost(config.steps, updates_of_run, acting, learned, room, step_s, update_s)
 
 
 def _finished(metrics: Metrics) -> None:

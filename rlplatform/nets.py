@@ -29,6 +29,12 @@ def uniform_(parameter: Tensor, bound: float, stream: Stream) -> None:
         parameter.copy_(torch.from_numpy((2.0 * stream.uniform(*parameter.shape) - 1.0) * bound))
 
 
+def normal_(parameter: Tensor, std: float, stream: Stream) -> None:
+    """Fill in place with draws from N(0, std^2)."""
+    with torch.no_grad():
+        parameter.copy_(torch.from_numpy(stream.normal(*parameter.shape)) * std)
+
+
 def xavier_(weight: Tensor, stream: Stream) -> None:
     """Glorot and Bengio 2010, uniform, for a kernel [out, in, *field]: the bound is sqrt(6 / (fan_in + fan_out))."""
     field = weight[0, 0].numel()

@@ -134,6 +134,17 @@ class Replay:
         self.stream.counter += -(-batch // 2)
         return Batch(*arrays) if out is None else out
 
+    def draw(self, batch: int) -> Array:
+        """The insertion numbers alone of the items that `sample` would draw now, [batch] int64: for what keeps its contents
+        elsewhere and gathers them by `gather` or by itself.
+
+        Raises:
+            ValueError, RuntimeError: as `sample`.
+        """
+        index = self._core.draw(batch, self.stream.key, self.stream.counter)
+        self.stream.counter += -(-batch // 2)
+        return index
+
     def gather(self, index: Array, n: int, gamma: float | Array, k: int = 0, out: Batch | None = None) -> Batch:
         """The items with these insertion numbers, [B] int64, as `sample` would give them.
 

@@ -56,6 +56,15 @@ def test_what_is_drawn_does_not_depend_on_n_k_or_gamma() -> None:
         np.testing.assert_array_equal(one.sample(16, n, gamma, k).index, other.sample(16, 3, 0.99, 2).index)
 
 
+def test_indices_alone_are_those_of_a_sample() -> None:
+    one, other = filled(), filled()
+    for batch in (1, 7, 256):
+        np.testing.assert_array_equal(one.draw(batch), other.sample(batch, 3, 0.99, 2).index)
+        assert one.stream.counter == other.stream.counter
+    with pytest.raises(ValueError, match="batch must be >= 1, got 0"):
+        one.draw(0)
+
+
 def test_what_is_drawn_does_not_depend_on_how_rollouts_are_cut() -> None:
     rollout = Feed(SPEC, 4).rollout([["on", "life", "limit", "over"][t % 4 : t % 4 + 1] * 4 for t in range(50)])
     whole, rows, columns = (Replay(SPEC, 80, 4, 3, 2) for _ in range(3))
@@ -224,6 +233,8 @@ def test_sampling_before_enough_data_is_refused() -> None:
     assert not replay.can_sample
     with pytest.raises(RuntimeError, match="once 3 more follow it, or its episode ended"):
         replay.sample(1, 1, 0.9)
+    with pytest.raises(RuntimeError, match="once 3 more follow it"):
+        replay.draw(1)
     assert replay.stream.counter == 0
     replay.add(Feed(SPEC, 1).rollout([["on"]])._replace(first=np.zeros((1, 1), bool)))
     assert replay.sample(2, 1, 0.9).index.tolist() == [0, 0]

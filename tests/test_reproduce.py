@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from rlplatform.cli import EXIT_FAILED, app
 from rlplatform.cli_grid import grid_table, shown
-from rlplatform.experiment import Estimate
+from rlplatform.experiment import RunCost
 from rlplatform.grid import EXIT_STOPPED
 from rlplatform.grid.cells import LOG, Cell, Needs, check, held, standing, tail
 from rlplatform.grid.drive import Entry, State, drive, failures, seconds_left, survey
@@ -108,7 +108,7 @@ def test_the_command_of_a_run_can_be_typed_by_hand(tmp_path):
 
 
 def test_what_a_run_costs():
-    found = Estimate(36_000, 4.0, 1_000, 1_234, 3 * 2**29, step_s=0.0025, update_s=0.01)
+    found = RunCost(36_000, 144_000.0, 1_000, 1_234, 3 * 2**29, step_s=0.0025, update_s=0.01)
     assert found.hours == pytest.approx(36_000 * (0.0025 + 4 * 0.01) / 3600)
     assert list(found.lines().values()) == [
         "1,000, that are learned: 1,234",

@@ -20,7 +20,7 @@ from rlplatform.cli import EXIT_FAILED, app
 from rlplatform.cli_grid import grid_table
 from rlplatform.evaluation.sweep_report import held_out_csv, to_markdown, trials_csv, write
 from rlplatform.evaluation.sweeps import BASELINE, Candidate, Found, Rung, Score, Trial, gap, ranked, score, verdicts
-from rlplatform.experiment import Estimate
+from rlplatform.experiment import RunCost
 from rlplatform.grid.drive import survey
 from rlplatform.rundir import RunDirError
 from rlplatform.sweep.book import Book, read_trial
@@ -347,7 +347,7 @@ def test_without_ray_or_optuna_it_says_how_to_get_them(tmp_path, monkeypatch):
 
 
 def test_a_dry_run_says_what_would_be_searched(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlplatform.cli_grid.estimate", lambda config: Estimate(1_000, 1.0, 5, 0, None, 1.3, 0.5))
+    monkeypatch.setattr("rlplatform.cli_grid.estimate", lambda config: RunCost(1_000, 1_000.0, 5, 0, None, 1.3, 0.5))
     file = tmp_path / "small.yaml"
     file.write_text(yaml_of(YAML))
     done = CliRunner().invoke(app, ["sweep", str(file), "--out", str(tmp_path), "--dry-run"])

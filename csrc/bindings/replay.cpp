@@ -185,6 +185,18 @@ class BoundReplay {
     return Vector<std::int64_t>(static_cast<py::ssize_t>(items.size()), items.data());
   }
 
+  py::array_t<std::int64_t> draw(py::ssize_t batch, std::uint64_t key, std::uint64_t counter) const {
+    if (batch < 1) throw py::value_error("batch must be >= 1, got " + std::to_string(batch));
+    py::array_t<std::int64_t> index(batch);
+    std::vector<double> u(static_cast<std::size_t>(batch));
+    std::int64_t* const out = index.mutable_data();
+    {
+      const py::gil_scoped_release nogil;
+      replay_->draw(u.size(), rlp::Stream{key, counter}, u.data(), out);
+    }
+    return index;
+  }
+
   std::int64_t size() const { return replay_->size(); }
   bool can_sample() const { return replay_->can_sample(); }
   std::size_t nbytes() const { return replay_->bytes(); }
@@ -355,6 +367,7 @@ void bind_replay(py::module_& m) {
       .def("add", &BoundReplay::add, "frame"_a, "first"_a, "action"_a, "reward"_a, "terminated"_a, "truncated"_a,
            "final_frame"_a, "final_at"_a, "first_env"_a)
       .def("sample", &BoundReplay::sample, "batch"_a, "n"_a, "gamma"_a, "k"_a, "key"_a, "counter"_a, "out"_a)
+      .def("draw", &BoundReplay::draw, "batch"_a, "key"_a, "counter"_a)
       .def("gather", &BoundReplay::gather, "index"_a, "n"_a, "gamma"_a, "k"_a, "out"_a)
       .def("update_priority", &BoundReplay::update_priority, "index"_a, "priority"_a)
       .def("eligible", &BoundReplay::eligible)

@@ -9,11 +9,12 @@ its kinds interleaved in time, so that a busy machine is busy for all:
   learn   one update of value and policy, one of the encoder, with sampling, noise, optimisers, priorities. Timed over whole
           periods of 10 updates instead of 250, so that copies to the targets weigh 25 times what they do in a run
   act     the action of one environment
-  bare    forward and backward passes of the same networks on the same batches, and nothing else: the bound
+  bare    forward and backward passes of the same networks on the same batches, and nothing else: the bound on `learn`
+  gemm    the matrix products of `bare`, one after the other in their shapes and layouts, and nothing else: the bound on `bare`
   matmul  a square matrix product in that dtype: the ceiling on GFLOP/s
 
-With --lap N, too: 256 items drawn from a prioritised replay of N, indices and contents, beside the indices alone by a float64
-cumulative sum and a binary search, as the released code draws them.
+With --lap N, too: 256 indices drawn from a prioritised replay of N, and such items with their contents, beside the indices by a
+float64 cumulative sum and a binary search, as the released code draws them.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from rlplatform.agents import mrq, mrq_net, sac
@@ -98,6 +100,7 @@ def measure(task: str, dtype: str, threads: int, batch: int, repeats: int) -> di
     agent, learn, updates, bare = sac_kinds(spec, batch) if task == "sac" else mrq_kinds(spec, dtype, batch)
     with FlopCounterMode(display=False) as counter:
         bare()
+    gemm = products(bare)
     matrix = torch.randn(SIDE, SIDE).to(torch.bfloat16 if dtype == "bfloat16" else torch.float32)
     policy, actor = agent.policy(), Stream(0, "actor")
     policy.load({**agent.weights(), "epsilon": 0.0, "random": False})
@@ -105,6 +108,7 @@ def measure(task: str, dtype: str, threads: int, batch: int, repeats: int) -> di
     kinds: dict[str, Callable[[], object]] = {
         "learn": learn,
         "bare": bare,
+        "gemm": gemm,
         "matmul": lambda: matrix @ matrix,
         "act": lambda: policy.act(obs, actor),
     }
@@ -120,6 +124,8 @@ def measure(task: str, dtype: str, threads: int, batch: int, repeats: int) -> di
         "learn_ms": 1e3 * learned,
         "bare_ms": 1e3 * median["bare"],
         "learn_vs_bare": median["bare"] / learned,
+        "gemm_ms": 1e3 * median["gemm"],
+        "learn_vs_gemm": median["gemm"] / learned,
         "gflop": flops / 1e9,
         "gflop_per_s": flops / learned / 1e9,
         "matmul_gflop_per_s": ceiling / 1e9,
@@ -127,6 +133,40 @@ def measure(task: str, dtype: str, threads: int, batch: int, repeats: int) -> di
         "bare_share_of_matmul": flops / median["bare"] / ceiling,
         "act_ms": 1e3 * median["act"],
     }
+
+
+class _Products(TorchDispatchMode):
+    """Notes the matrix products and convolutions that run inside it."""
+
+    KINDS = (
+        torch.ops.aten.mm,
+        torch.ops.aten.addmm,
+        torch.ops.aten.bmm,
+        torch.ops.aten.convolution,
+        torch.ops.aten.convolution_backward,
+    )
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
+        self.calls: list[tuple[Any, tuple[Any, ...]]] = []
+
+    def __torch_dispatch__(self, func: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket in self.KINDS:
+            self.calls.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+
+def products(passes: Callable[[], object]) -> Callable[[], None]:
+    """What repeats the matrix products of these passes, on their operands, without anything in between."""
+    with _Products() as noted:
+        passes()
+
+    @torch.no_grad()
+    def repeat() -> None:
+        for func, args in noted.calls:
+            func(*args)
+
+    return repeat
 
 
 def mrq_kinds(spec: Spec, dtype: str, batch: int) -> tuple[mrq.Agent, Callable[[], None], int, Callable[[], None]]:
@@ -216,6 +256,7 @@ def lap(items: int, batch: int, repeats: int = 50) -> dict[str, float]:
         torch.searchsorted(total, torch.rand(batch, dtype=torch.float64) * total[-1])
 
     kinds: dict[str, Callable[[], object]] = {
+        "indices_us": lambda: replay.draw(batch),
         "whole_items_us": lambda: replay.sample(batch, 3, 0.99, 0, out),
         "indices_by_cumsum_us": by_sum,
     }
