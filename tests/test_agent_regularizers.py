@@ -8,11 +8,12 @@ import torch
 from going_on import assert_goes_on
 from rlplatform import config as configs
 from rlplatform.actor import Actor
-from rlplatform.agents import mrq, ppo, pqn, sac, spr
+from rlplatform.agents import mrq, mrq_multitask, ppo, pqn, sac, spr
 from rlplatform.agents.mrq_config import Config as MrqConfig
 from rlplatform.agents.ppo_config import Config as PpoConfig
 from rlplatform.agents.spr_config import Config as SprConfig
-from rlplatform.envs import make
+from rlplatform.envs import MultitaskProtocol, Suite, make, register
+from rlplatform.envs.multitask import make_multitask
 from rlplatform.learner import Learner
 from rlplatform.streams import Stream
 
@@ -38,11 +39,25 @@ KINDS = {
     ),
     "sac": Kind(sac.Agent, sac.Config, {**SMALL, "reset": {**RESET, "fresh": ["critic"]}}, "control/Pendulum"),
     "mrq": Kind(mrq.Agent, MrqConfig, {**SMALL, "action_embedding": 8, "target_period": 10}),
+    "mrq_multitask": Kind(
+        mrq_multitask.Agent, mrq_multitask.Config,
+        {**SMALL, "observation": 3, "task_embedding": 6, "encoder_hidden": 8, "latent": 16, "action_embedding": 4, "bins": 21, "critics": 3, "horizon": 3, "replay_ratio": 1.0},
+        "lonely/Pendulum",
+    ),
     "ppo": Kind(ppo.Agent, PpoConfig, ROUND, steps=8),
     "ppo_apart": Kind(ppo.Agent, PpoConfig, {**ROUND, "shared": False}, "control/Pendulum", steps=8),
     "pqn": Kind(pqn.Agent, pqn.Config, ROUND, steps=8),
 }  # fmt: skip
 PRUNED = {"sparsity": 0.7, "begin": 5, "end": 40, "every": 6}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _a_suite_of_one_task():
+    def factory(task, n, seed, first_env, protocol):
+        return make_multitask(task, n, seed, first_env, protocol)
+
+    protocol = MultitaskProtocol(("control/Pendulum",), observation=3, actions=1)
+    register("lonely", factory, Suite("lonely", ("lonely/Pendulum",), 100, protocol=protocol))
 
 
 def config_of(kind, **techniques):
@@ -68,6 +83,11 @@ def pruned(agent):
         return [
             (agent._pruners["critic"], agent.net.critic, agent.target),
             (agent._pruners["actor"], agent.net.actor, None),
+        ]
+    if isinstance(agent, mrq_multitask.Agent):
+        return [
+            (agent._pruners[part], getattr(agent.net, part), getattr(agent.target, part))
+            for part in mrq_multitask.PARTS
         ]
     if isinstance(agent, mrq.Agent):
         return [(agent._pruners[part], getattr(agent.master, part), getattr(agent.target, part)) for part in mrq.PARTS]
