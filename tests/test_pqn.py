@@ -226,6 +226,18 @@ def test_every_step_of_a_round_is_learned_from_as_often():
     assert counts.sum() == 25
 
 
+def test_a_round_begins_an_order_of_its_own():
+    """Two steps of ten are left over by two batches of four: the next round, of two steps, knows nothing of them."""
+    agent = Agent(dataclasses.replace(TINY, batch=4, epochs=1), SPEC, 6, seed=0)
+    actor = Actor(agent.policy(), Scripted(0), Stream(0, "actor"))
+    agent.observe([actor.collect(agent.weights(), 0, 5)])
+    for _ in range(2):
+        agent.update()
+    agent.observe([actor.collect(agent.weights(), 1, 1)])
+    agent._round = agent._round._replace(target=torch.arange(2.0))
+    assert sorted(agent._draw().target.tolist()) == [0, 0, 1, 1]
+
+
 def test_gradient_steps_an_agent_step():
     assert Config(batch=96, epochs=1).replay_ratio == Fraction(1, 96)
     learner = Learner(Agent(dataclasses.replace(TINY, batch=3, epochs=1), SPEC, 6, seed=0), Fraction(1, 3))
