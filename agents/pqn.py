@@ -27,7 +27,7 @@ from rlplatform.techniques import sigreg
 from rlplatform.techniques.plasticity import Probe
 from rlplatform.techniques.pruning import Pruner, PruningConfig
 from rlplatform.techniques.sigreg import SigReg, SigRegConfig
-from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
+from rlplatform.types import Array, Metrics, Spec, State, Weights
 
 
 @dataclass(frozen=True)
@@ -162,13 +162,16 @@ class Agent:
     config_class: ClassVar[type[Config]] = Config
     replay: Any = None
 
-    def __init__(self, config: Config, spec: Spec, streams: int, seed: int, device: str = "cpu") -> None:
+    def __init__(
+        self, config: Config, spec: Spec, streams: int, seed: int, device: str = "cpu", *, feed: str = ""
+    ) -> None:
         """A newly initialised agent.
 
         Args:
             streams: environments whose rollouts `observe` will see.
             seed: of the run; names the streams "init", "order" and "sigreg".
             device: where it learns and acts: "cpu", "cuda" or "cuda:N".
+            feed: "resident", where environments are on the device; it is the same to this agent.
         """
         if not spec.actions:
             raise ValueError("this agent needs discrete actions")
@@ -220,8 +223,8 @@ class Agent:
 
         return Probe(self.net, forward)
 
-    def observe(self, rollouts: list[Rollout]) -> None:
-        """Begin a round with these rollouts, of arrays or of tensors on the device, each with what this agent's policy said."""
+    def observe(self, rollouts: list[Any]) -> None:
+        """Begin a round with these `Rollout`s or `DeviceRollout`s, each with what this agent's policy said."""
         parts = [self._learnable(rollout) for rollout in rollouts]
         self._round = Steps(*(torch.cat(field) for field in zip(*parts, strict=True)))
         self._drawn = self._drawn[:0]
@@ -232,7 +235,7 @@ class Agent:
                 group["lr"] = self.config.learning_rate * rest
 
     @torch.no_grad()
-    def _learnable(self, rollout: Rollout) -> Steps:
+    def _learnable(self, rollout: Any) -> Steps:
         """A rollout's steps, one environment's after another's at each time, with their lambda-returns."""
         x = {name: torch.as_tensor(getattr(rollout, name), device=self.device) for name in FIELDS}
         said = {name: torch.as_tensor(rollout.extra[name], device=self.device) for name in ("value", "last_value")}

@@ -10,8 +10,8 @@ One algorithm, whose members differ by their Config (agents/presets/*.yaml):
 - SR-SPR (D'Oro et al. 2023): a slowly moving target that acts, replay ratios up to 16, shrink-and-perturb resets;
 - BBF (Schwarzer et al. 2023, arXiv:2305.19452): wider, deeper, weight decay, n and gamma annealed after every reset.
 
-Networks and losses: spr_net.py. Hyper-parameters and schedules: spr_config.py. Updates on a GPU: spr_device.py. Deviations from the authors' code:
-docs/agents/der.md and docs/agents/spr.md.
+Networks and losses: spr_net.py. Acting: spr_policy.py. Hyper-parameters and schedules: spr_config.py. Updates on a GPU: spr_device.py.
+Deviations from the authors' code: docs/agents/der.md and docs/agents/spr.md.
 """
 
 from collections.abc import Mapping
@@ -26,24 +26,13 @@ from torch import Tensor
 from rlplatform.agents import spr_release
 from rlplatform.agents.spr_config import DTYPES, Config, Release, epsilon_at, horizon_at
 from rlplatform.agents.spr_device import DeviceUpdates, Horizon
-from rlplatform.agents.spr_net import (
-    Inputs,
-    Net,
-    NetNoise,
-    flattened,
-    importance_weights,
-    losses,
-    q_values,
-    support_of,
-    unflattened,
-)  # fmt: skip
-from rlplatform.device import CPU, placed, products, require
+from rlplatform.agents.spr_net import Inputs, Net, importance_weights, losses, q_values, support_of
+from rlplatform.agents.spr_policy import DevicePolicy, Policy
+from rlplatform.device import placed, require
 from rlplatform.device_batches import PRIORITY_EPS, Feed, HostFeed, ResidentFeed
-from rlplatform.device_call import DeviceCall
 from rlplatform.device_replay import DeviceReplay
 from rlplatform.device_streams import DeviceStream
 from rlplatform.replay import Batch, Replay
-from rlplatform.staging import Field, field_of
 from rlplatform.streams import Stream
 from rlplatform.techniques import augment, checkpoint, l2_init, resets, sigreg, spectral_norm
 from rlplatform.techniques.activations import record
@@ -51,65 +40,7 @@ from rlplatform.techniques.plasticity import Probe
 from rlplatform.techniques.pruning import Pruner
 from rlplatform.techniques.redo import Recycler
 from rlplatform.techniques.sigreg import SigReg
-from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
-
-
-class Policy:
-    """Epsilon-greedy on the mean return, with noisy layers in training and their mean weights in evaluation."""
-
-    def __init__(
-        self, config: Config, spec: Spec, *, evaluation: bool, device: torch.device = CPU, graphed: bool = False
-    ) -> None:
-        """`graphed`: act as on a GPU, on the CPU, too; for tests."""
-        self._config, self._actions, self._evaluation = config, spec.actions, evaluation
-        self._net = placed(Net(config, spec, DTYPES[config.dtype], acting=True), device).requires_grad_(False)
-        self._support = support_of(config).to(device)
-        self._epsilon = 1.0
-        self._device, self._graphed = device, graphed or device.type == "cuda"
-        self._calls: dict[int, DeviceCall] = {}  # the network as a graph, by number of environments
-        self._owns = False  # whether `load` copies
-
-    def load(self, weights: Weights) -> None:
-        """Take over the tensors of Agent.weights() without a copy: later changes in place are seen. Graphs keep addresses:
-        where others come than the captured ones, their values are copied from then on."""
-        parameters, given = dict(self._net.named_parameters()), weights["net"]
-        if self._owns:
-            for name, parameter in parameters.items():
-                parameter.copy_(given[name])
-        elif not self._calls:
-            for name, parameter in parameters.items():
-                parameter.data = given[name].to(self._device)
-        elif any(p.data_ptr() != given[name].data_ptr() for name, p in parameters.items()):
-            for name, parameter in parameters.items():
-                parameter.data = given[name].to(self._device, copy=True)
-            self._calls.clear()
-            self._owns = True
-        self._epsilon = self._config.epsilon_eval if self._evaluation else weights["epsilon"]
-
-    @torch.inference_mode()
-    def act(self, obs: Array, stream: Stream) -> tuple[Array, Mapping[str, Array]]:
-        """Actions [N] int64 for obs [N, stack, *frame]. One draw of noise serves the N environments."""
-        explore = stream.uniform(len(obs)) < self._epsilon
-        action = stream.integers(self._actions, len(obs))
-        if not explore.all():
-            noise = None if self._evaluation else self._net.noise(stream)
-            action = np.where(explore, action, self._greedy(torch.from_numpy(obs), noise))
-        return action, {}
-
-    def _greedy(self, obs: Tensor, noise: NetNoise | None) -> Array:
-        """[N] int64."""
-        if not self._graphed:
-            best: Array = self._best(obs, *flattened(noise)).numpy()
-            return best
-        inputs = (obs, *flattened(noise))
-        if len(obs) not in self._calls:
-            output = Field((len(obs),), torch.int64)
-            self._calls[len(obs)] = DeviceCall(self._best, [field_of(x) for x in inputs], output, self._device)
-        return self._calls[len(obs)](*inputs)
-
-    def _best(self, obs: Tensor, *noise: Tensor) -> Tensor:
-        with products(tf32=self._config.dtype == "tf32"):
-            return q_values(self._net(obs, unflattened(noise)), self._support).argmax(1)
+from rlplatform.types import Array, Metrics, Spec, State, Weights
 
 
 class Agent:
@@ -126,10 +57,13 @@ class Agent:
             streams: environments whose rollouts `observe` will see.
             seed: of the run; names the streams "init", "noise", "augment", "reset", "redo", "sigreg" and "replay".
             device: where it learns and acts: "cpu", "cuda" or "cuda:N".
-            feed: how a GPU learns, on the CPU, too, to the same bits, for tests: from a replay that is "resident" on the
-                device, or "staged" from the host. "": on the CPU neither; on a GPU resident, but for what `release` asks.
+            feed: how a GPU learns, on the CPU, too, to the same bits: from a replay that is "resident" on the device, as
+                environments there ask for, or "staged" from the host. "": on the CPU neither; on a GPU resident, but for what
+                `release` asks.
         """
         self.device = require(device)
+        if feed == "resident" and config.release != Release():
+            raise ValueError("release: those batches are made on the host, and cannot come from a replay on the device")
         if not spec.actions:
             raise ValueError("this agent needs discrete actions")
         self._pixels = spec.frame_dtype == "uint8" and len(spec.frame_shape) == 2
@@ -216,6 +150,10 @@ class Agent:
     def policy(self) -> Policy:
         return Policy(self.config, self.spec, evaluation=False, device=self.device, graphed=self._graphed)
 
+    def device_policy(self) -> DevicePolicy:
+        """For an actor whose environments are on the agent's device; its stream is a DeviceStream."""
+        return DevicePolicy(self.config, self.spec, self.device)
+
     def eval_policy(self) -> Policy:
         return Policy(self.config, self.spec, evaluation=True, device=self.device, graphed=self._graphed)
 
@@ -234,7 +172,8 @@ class Agent:
 
         return Probe(self.online, forward, self.master)
 
-    def observe(self, rollouts: list[Rollout]) -> None:
+    def observe(self, rollouts: list[Any]) -> None:
+        """`Rollout`s; with the "resident" feed `DeviceRollout`s, too."""
         if self.launches is not None:
             self.launches.feed.settle()
         # What is due by the steps seen so far, whose updates are done; an evaluation after them came before this.

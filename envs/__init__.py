@@ -54,6 +54,7 @@ __all__ = [
 
 Factory = Callable[..., EnvBatch]  # (task, n, seed, first_env, protocol, **options)
 EXACT = "exact"  # the backend that every task has: it draws from our streams and can be saved
+ON_DEVICE = "device"  # a run's backend, not one of `make`: its environments are those of `make_on_device`
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,9 @@ def evaluate(
     lanes: Annotated[
         int | None, typer.Option(help="Games under way at a time [default: the run's eval.lanes].")
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="Where the policy acts: cpu, cuda or cuda:N, wherever the run learned.")
+    ] = "cpu",
     video: Annotated[
         Path | None, typer.Option(help="Also film episode 0 of this evaluation into this file (.gif or .mp4).")
     ] = None,
@@ -150,7 +153,7 @@ def evaluate(
     """Score the newest checkpoint of a run by its protocol. The run's own files stay as they are."""
     with errors_as_messages():
         _config_of(run_dir)
-        config, policy, step = load_policy(run_dir)
+        config, policy, step = load_policy(run_dir, device)
         config = dataclasses.replace(
             config,
             backend=backend or config.backend,

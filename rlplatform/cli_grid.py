@@ -36,6 +36,7 @@ from rlplatform.grid.cells import Needs
 from rlplatform.grid.cluster import RayPool, connect
 from rlplatform.grid.drive import Entry, Outcome, State, drive, failures, seconds_left, survey
 from rlplatform.grid.pool import LocalPool, Pool, check_machine
+from rlplatform.ray_join import prepare
 from rlplatform.reproduce import Grid, plan, write_report
 from rlplatform.sweep.book import Book
 from rlplatform.sweep.confirm import best, cells
@@ -43,7 +44,7 @@ from rlplatform.sweep.schema import Sweep, configure, read_sweep
 from rlplatform.sweep.summary import found as found_in
 from rlplatform.sweep.summary import in_words
 from rlplatform.sweep.summary import write_report as write_sweep_report
-from rlplatform.sweep.trial import cells_of
+from rlplatform.sweep.trial import most
 
 WIDE = 12  # seeds that a table has a column each for
 MARKS = {
@@ -132,6 +133,7 @@ def sweep(
         if dry_run:
             _print_sweep(asked_for, out)
             return
+        prepare()
         from rlplatform.sweep import tune  # Ray and Optuna, or a word on how to get them
 
         console = Console(highlight=False)
@@ -161,7 +163,6 @@ def _search(
 ) -> bool:  # fmt: skip
     """Trials, then the best on held-out seeds; whether nothing failed. Ray is joined where there is something to run."""
     asked_for = book.sweep
-    first = cells_of(asked_for, book.folder, {}, range(1))[0]
     joined = False
 
     def say(line: str) -> None:
@@ -170,7 +171,7 @@ def _search(
     def join() -> None:
         nonlocal joined
         if not joined:
-            say(f"Ray: {connect(ray_address, first.needs, asked_for.parallel)}")
+            say(f"Ray: {connect(ray_address, most(asked_for), asked_for.parallel)}")
             rearm()
             joined = True
 

@@ -76,7 +76,7 @@ class DeviceActor:
         self._frame, self._first = rows.frame[-1].clone(), first[-1].clone()  # views would keep the rollout alive
         envs.check()  # the device is waited for here
         _check_finite(rows.reward[1:], rows.frame[1:], envs)
-        at = rows.reset[1:].nonzero()
+        at = rows.reset[1:].nonzero().contiguous()  # torch gives it transposed, and a replay takes rows
         ended = at[:, 0] + 1, at[:, 1]
         return DeviceRollout(
             rows.frame[:-1],

@@ -5,8 +5,9 @@ shifts for one augmentation stream, and a checkpoint of one is a checkpoint of t
 
 - Outputs are made once (`batch`, `stacks`, `images`) and written again by every call, at fixed addresses.
 - `n` and `gamma` are device scalars, as are the size, the largest priority and the streams' counters.
-- `sample`, `gather`, `stack`, `shift` and `update_priority` neither wait for the device nor allocate, and run on torch's current
-  stream: after a first call they can be captured into a CUDA graph, which then sees what `n` and `gamma` are when it runs.
+- `add` does not wait for the device. `sample`, `gather`, `stack`, `shift` and `update_priority` neither wait for it nor allocate,
+  and run on torch's current stream: after a first call they can be captured into a CUDA graph, which then sees what `n` and
+  `gamma` are when it runs.
 - So they cannot raise for what only the device knows. The first thing that a kernel refuses is noted on the device; until
   `check` has raised it, what is added or updated has no effect. Call `check` wherever metrics are read.
 
@@ -24,9 +25,11 @@ from torch import Tensor
 from rlplatform import _core, replay_files
 from rlplatform.device_augment import Augmentation
 from rlplatform.device_streams import signed
-from rlplatform.kernels import addresses, expect, module, numbered, queue
+from rlplatform.device_view import HostView
+from rlplatform.kernels import addresses, expect, expect_array, module, numbered, queue
 from rlplatform.replay_files import ReplayFiles
 from rlplatform.segments import Slots
+from rlplatform.staging import Field, Upload
 from rlplatform.streams import Stream
 from rlplatform.types import Array, Rollout, Spec, State
 
@@ -47,7 +50,6 @@ _REFUSED = {  # Fault of csrc/cuda/replay_memory.cuh
     11: "an item is not eligible",
     12: "n must be in [1, max_n] and gamma in [0, 1]",
 }
-_STEPS = ("frame", "first", "action", "reward", "terminated", "truncated", "final_frame", "final_at")
 _OF_STEPS = {1, 2, 3, 4, 6, 7}  # known by step and stream; the others by row
 
 
@@ -112,6 +114,9 @@ class DeviceReplay:
         self._files = ReplayFiles(spec, streams, self._per_stream, max_n, max_k, self.alpha)
         self._host_order = 0  # of the threads, where they run on the host: rlp::cuda::Order
         self._scratch: dict[tuple[str, int], Tensor] = {}
+        self._view = HostView(streams)
+        self._staged: dict[int, Upload] = {}  # for rollouts of one T and N, by their room for final frames
+        self._staged_for = (0, 0)
         self._allocate()
         self._set_stream((Stream(0, "replay") if stream is None else stream).state_dict())
 
@@ -142,7 +147,7 @@ class DeviceReplay:
             *addresses(self._claim, self._count, self._before, self._tree), base, self._scalars.data_ptr(),
         )  # fmt: skip
 
-    # --- what the host may ask: these wait for the device, except the first two ---
+    # --- what the host may ask: these wait for the device, except the first two and, mostly, can_sample ---
 
     @property
     def capacity(self) -> int:
@@ -162,7 +167,11 @@ class DeviceReplay:
 
     @property
     def can_sample(self) -> bool:
-        return bool(self._tree[1] > 0)
+        """Whether something can be drawn. Waits for the device until it can, and then no more: but for once after a cut, a load, a
+        refusal, or new priorities, which might all be 0. Those that a captured graph gives are not seen here: were they all 0,
+        `sample` would refuse."""
+        self._view.can_sample = self._view.can_sample or bool(self._tree[1] > 0)
+        return self._view.can_sample
 
     @property
     def max_priority(self) -> float:
@@ -188,6 +197,7 @@ class DeviceReplay:
         if fault == _NO_FAULT:
             return
         self._fault.fill_(_NO_FAULT)
+        self._view.forget()  # what came after the refusal had no effect
         kind, stream, row = fault & 15, fault >> 4 & (1 << 27) - 1, fault >> 31
         where = f"step {row} of the rollout, stream {stream}" if kind in _OF_STEPS else f"row {row}"
         raise (RuntimeError if kind == _EMPTY else ValueError)(f"{_REFUSED[kind]} ({where})")
@@ -196,55 +206,83 @@ class DeviceReplay:
 
     def add(self, rollout: Any) -> None:
         """Append T steps of N environments: a `Rollout`, or the same fields as tensors on this device; environment i is stream
-        `rollout.first_env + i`.
+        `rollout.first_env + i`. The device is not waited for.
 
-        Arrays are copied to the device, and what is wrong with them raises here, having waited for it. With tensors nothing
-        waits: rows of `final_at` may be unused, (-1, -1) behind the others, and `check` raises what was wrong with the values.
+        Arrays are looked at on the host and go up in one copy; what is wrong with them raises here. With tensors rows of
+        `final_at` may be unused, (-1, -1) behind the others, and `check` raises what was wrong with the values. They go on where
+        their streams' last rollout ended, as an actor's do (a cut in them is right, but may leave nothing to draw without
+        `can_sample` knowing: then `sample` refuses).
 
         Raises:
             ValueError: for a wrong dtype or shape, a stream out of range; with arrays also as `Replay.add`.
         """
         on_host = isinstance(rollout.frame, np.ndarray)
-        steps = self._to_device(rollout) if on_host else rollout
-        self._expect_rollout(steps)
+        self._expect_rollout(rollout)
+        sound = on_host and self._view.is_sound(rollout, self.spec.actions)
+        steps = self._sent(rollout, spare=sound) if on_host else rollout
         (time, envs), finals = steps.first.shape, len(steps.final_at)
+        slots = 1 << (time * envs + finals).bit_length()  # few sizes, however many games end
         self._kernels.add(
             time, envs, steps.first_env,
             *addresses(steps.frame, steps.first, steps.action, steps.reward, steps.terminated, steps.truncated),
             finals, *addresses(steps.final_frame, steps.final_at),
-            *addresses(self._memory("seq", time * envs + finals), self._memory("leaf", envs * self._kernels.touched(time))),
+            *addresses(self._memory("seq", slots), self._memory("leaf", envs * self._kernels.touched(time))),
             *self._queue(),
         )  # fmt: skip
-        if on_host:
-            self.check()
+        if not on_host:
+            self._view.forget_streams(rollout.first_env, envs)
+            return
+        if not sound:
+            self.check()  # the device says what is wrong, or knows that nothing is
+        self._view.added(rollout)
 
-    def _to_device(self, rollout: Rollout) -> SimpleNamespace:
-        fields = {}
-        for name in _STEPS:
-            array = np.ascontiguousarray(getattr(rollout, name))
-            fields[name] = torch.from_numpy(array if array.flags.writeable else array.copy()).to(self.device)
-        return SimpleNamespace(**fields, first_env=rollout.first_env)
+    def _sent(self, rollout: Rollout, *, spare: bool) -> SimpleNamespace:
+        """The rollout on its way to the device. `spare`: with room for more final frames than it has, so that a run has few kinds
+        of it."""
+        (time, envs), finals = rollout.first.shape, len(rollout.final_at)
+        room = 1 << (finals - 1).bit_length() if finals and spare else finals
+        if self._staged_for != (time, envs):
+            self._staged, self._staged_for = {}, (time, envs)
+        if room not in self._staged:
+            fields = {
+                name: Field(shape, dtype) for name, (dtype, shape) in self._rollout_fields(time, envs, room).items()
+            }
+            self._staged[room] = Upload(fields, self.device)
+        upload = self._staged[room]
+        for name, tensor in upload.open().items():
+            given, to = getattr(rollout, name), tensor.numpy()
+            to[: len(given)] = given
+        upload.open()["final_at"][finals:] = -1
+        upload.send()
+        return SimpleNamespace(**upload.device, first_env=rollout.first_env)
 
     def _expect_rollout(self, r: Any) -> None:
         if r.first.ndim != 2:
             raise ValueError(f"first must be bool [T, N], got {list(r.first.shape)}")
-        (time, envs), spec = r.first.shape, self.spec
-        grid, finals = (time, envs), len(r.final_at)
-        for name, dtype, shape in (
-            ("frame", self._frame.dtype, (*grid, *spec.frame_shape)),
-            ("first", torch.bool, grid),
-            ("action", self._action.dtype, (*grid, *spec.action_shape)),
-            ("reward", torch.float32, grid),
-            ("terminated", torch.bool, grid),
-            ("truncated", torch.bool, grid),
-            ("final_frame", self._frame.dtype, (finals, *spec.frame_shape)),
-            ("final_at", torch.int64, (finals, 2)),
-        ):
-            self._expect(name, getattr(r, name), dtype, shape)
+        time, envs = r.first.shape
+        for name, (dtype, shape) in self._rollout_fields(time, envs, len(r.final_at)).items():
+            given = getattr(r, name)
+            if isinstance(given, np.ndarray):
+                expect_array(name, given, dtype, shape)
+            else:
+                self._expect(name, given, dtype, shape)
         if not 0 <= r.first_env <= self.streams - envs:
             raise ValueError(
                 f"streams {r.first_env} to {r.first_env + envs} are beyond the replay's {self.streams}, or before 0"
             )
+
+    def _rollout_fields(self, time: int, envs: int, finals: int) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        grid, spec, frame = (time, envs), self.spec, self._frame.dtype
+        return {
+            "frame": (frame, (*grid, *spec.frame_shape)),
+            "first": (torch.bool, grid),
+            "action": (self._action.dtype, (*grid, *spec.action_shape)),
+            "reward": (torch.float32, grid),
+            "terminated": (torch.bool, grid),
+            "truncated": (torch.bool, grid),
+            "final_frame": (frame, (finals, *spec.frame_shape)),
+            "final_at": (torch.int64, (finals, 2)),
+        }
 
     # --- drawing ---
 
@@ -339,6 +377,7 @@ class DeviceReplay:
         single = priority.dtype == torch.float32
         self._expect("index", index, torch.int64, (index.numel(),))
         self._expect("priority", priority, torch.float32 if single else torch.float64, (index.numel(),))
+        self._view.can_sample = False  # is not known; a graph's replays leave it
         leaf = self._memory("priority", index.numel())
         self._kernels.update_priority(
             *addresses(index, priority), single, index.numel(), leaf.data_ptr(), *self._queue()
@@ -385,6 +424,7 @@ class DeviceReplay:
         in_use = torch.arange(self._per_stream, device=self.device) < self._count[:, None]
         self._size.copy_((in_use & (self._bits & _FINAL == 0)).sum())
         self._fault.fill_(_NO_FAULT)
+        self._view.forget()
         self._set_stream(state["stream"])
         leaf = torch.empty(self.capacity, dtype=torch.int64, device=self.device)
         self._kernels.settle_all(leaf.data_ptr(), *self._queue())

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from rlplatform.types import Episodes, Spec, State, Weights
+from rlplatform.types import Episodes, Rollout, Spec, State, Weights
 
 
 class DeviceStep(NamedTuple):
@@ -72,6 +72,16 @@ class DeviceRollout(NamedTuple):
     episodes: Episodes  # numpy, on the host
     first_env: int
     version: int
+
+
+def on_host(rollout: DeviceRollout) -> Rollout:
+    """The same as arrays. Waits for the device."""
+
+    def array(value: Any) -> Any:
+        return value.cpu().numpy() if isinstance(value, Tensor) else value
+
+    fields: dict[str, Any] = {name: array(value) for name, value in rollout._asdict().items()}
+    return Rollout(**{**fields, "extra": {name: array(value) for name, value in rollout.extra.items()}})
 
 
 def empty_step(spec: Spec, device: str, *shape: int) -> DeviceStep:

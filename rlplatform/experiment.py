@@ -19,7 +19,8 @@ import torch
 
 from rlplatform import config as configs
 from rlplatform.actor import Actor
-from rlplatform.envs import EXACT, suite_of
+from rlplatform.device_types import DeviceRollout, on_host
+from rlplatform.envs import EXACT, ON_DEVICE, suite_of
 from rlplatform.evaluation.evals import HEADER, format_rows
 from rlplatform.evaluation.score import MakeEnv, Scale, Scores, evaluate, evaluate_together, evaluation_seed
 from rlplatform.graphs import WARM_UP
@@ -30,17 +31,21 @@ from rlplatform.loop import train as rounds_of
 from rlplatform.perf import Clock
 from rlplatform.placement import ClusterError, Placement
 from rlplatform.provenance import provenance
+from rlplatform.ray_join import prepare
 from rlplatform.runconfig import (
     RunConfig,
     default_folder,
     make_actor,
     make_agent,
+    make_device_actor,
+    make_device_env,
     make_env,
     maker,
     read_config,
     require_device,
     require_probe,
     resolve_config,
+    with_later_keys,
 )
 from rlplatform.rundir import RunDir, read_checkpoint
 from rlplatform.streams import Stream
@@ -83,13 +88,18 @@ def run(
 
     Raises:
         Stopped: `should_stop` said so between two rounds (or two episodes of an evaluation); a checkpoint was written.
-        ConfigError: a device that cannot be had, or an agent that cannot be looked into; nothing was written.
+        ConfigError: a device or environments on one that cannot be had, or an agent that cannot be looked into; nothing was written.
         RunDirError: the folder holds another run or is damaged, or the disk is full.
         ClusterError: no such cluster, or an actor failed too often; the last checkpoint is good.
         FloatingPointError: NaN or infinity in a reward, a frame or a loss.
     """
     torch.set_num_threads(config.threads)
-    require_device(config.device)
+    if config.on_device and placement.ray:
+        raise configs.ConfigError(f"backend={ON_DEVICE}: its environments are in the learner's process, not on Ray")
+    if (
+        not placement.learner_gpus
+    ):  # else torch would settle on all GPUs of the machine before Ray has said which are ours
+        require_device(config.device)
     require_probe(config)
     exact = _can_be_saved(config)
     with ExitStack() as open_:
@@ -97,6 +107,7 @@ def run(
         elsewhere = None
         if placement.ray and not (folder / "result.json").exists():
             elsewhere = open_.enter_context(closing(_ray_workers(config, placement, clock)))
+        require_device(config.device)
         facts = provenance(config.task) | {"backend": config.backend, "exact_resume": exact}
         files = {
             "config.yaml": configs.to_yaml(config),
@@ -106,7 +117,7 @@ def run(
             "provenance.json": json.dumps(facts | {"placement": dataclasses.asdict(placement)}, indent=2),
         }
         logs = {"evals.csv": HEADER, "episodes.csv": EPISODES_HEADER, "restarts.csv": RESTARTS_HEADER}
-        directory = open_.enter_context(closing(RunDir(folder, files, logs)))
+        directory = open_.enter_context(closing(RunDir(folder, files, logs, with_later_keys)))
         if not directory.finished:
             _Run(config, directory, on_progress, should_stop, clock, elsewhere, exact).go()
         result: Mapping[str, Any] = json.loads((folder / "result.json").read_text())
@@ -172,9 +183,13 @@ def estimate(config: RunConfig) -> RunCost:
     replay, steps, updates = agent.replay, 0, 5
     # Without a replay an agent learns from whole rounds.
     envs, rollout = (1, 10) if replay is not None else (config.actors * config.envs, config.rollout)
-    actor = Actor(agent.policy(), make_env(config, envs, config.seed, 0), Stream(config.seed, "estimate"))
+    actor: Any
+    if config.on_device:
+        actor, envs = make_device_actor(config, 0, Clock(), agent), config.envs
+    else:
+        actor = Actor(agent.policy(), make_env(config, envs, config.seed, 0), Stream(config.seed, "estimate"))
     start = time.perf_counter()
-    while steps < 50 or (replay is not None and not replay.can_sample and steps < 1_000):
+    while steps < 50 * envs or (replay is not None and not replay.can_sample and steps < 1_000 * envs):
         agent.observe([actor.collect(agent.weights(), 0, rollout)])
         steps += envs * rollout
     step_s = (time.perf_counter() - start) / steps
@@ -202,8 +217,10 @@ def _finished(metrics: Metrics) -> None:
 
 def _can_be_saved(config: RunConfig) -> bool:
     """Whether the run's environments go on bit for bit after a resume. Makes one: a task, protocol or backend that cannot be
-    had is refused here, before anything is written."""
-    env = make_env(config, 1, config.seed, 0)
+    had is refused here, before anything is written; and so is an agent that cannot act there."""
+    if config.on_device:
+        make_agent(dataclasses.replace(config, envs=1, actors=1, device="cpu"))  # takes no memory of the GPU
+    env: Any = (make_device_env if config.on_device else make_env)(config, 1, config.seed, 0)
     try:
         env.reset()
         return env.state_dict() is not None
@@ -213,6 +230,7 @@ def _can_be_saved(config: RunConfig) -> bool:
 
 def _ray_workers(config: RunConfig, placement: Placement, clock: Clock) -> Any:
     """RayWorkers, which only somebody with Ray installed can have."""
+    prepare()
     try:
         from rlplatform.workers.ray import RayWorkers
     except ModuleNotFoundError as error:
@@ -242,9 +260,9 @@ class Loaded:
         return self._policy
 
 
-def load(run_dir: Path | str) -> Loaded:
-    """The newest checkpoint of a run."""
-    config, policy, step = load_policy(Path(run_dir))
+def load(run_dir: Path | str, device: str = "cpu") -> Loaded:
+    """The newest checkpoint of a run, its policy on a device."""
+    config, policy, step = load_policy(Path(run_dir), device)
     return Loaded(config, step, policy)
 
 
@@ -273,7 +291,7 @@ def score_policy(
     found = suite_of(config.task).scale(config.task)
     scale = None if found is None else Scale(*found)
     seed = evaluation_seed(config.seed, step)
-    if config.backend != EXACT and make is None:
+    if config.host_backend != EXACT and make is None:
         env: Any = make_env(config, min(config.eval.lanes, episodes), seed, 0)
         return evaluate_together(policy, env, episodes, seed, scale=scale, on_episode=on_episode)
     return evaluate(
@@ -317,8 +335,9 @@ class _Run:
             agent: Any = self.agent
             self.inspection = self.learner.inspector = Inspection(agent, config.plasticity, config.actors * config.envs)
         self.clock, self.exact = clock, exact
+        make: Callable[..., Any] = make_device_actor if config.on_device else make_actor
         self.workers = elsewhere or LocalWorkers(
-            [make_actor(config, i, clock, self.agent) for i in range(config.actors)],
+            [make(config, i, clock, self.agent) for i in range(config.actors)],
             config.lag,
             config.actor_threads or config.threads,
         )
@@ -535,7 +554,9 @@ def _crossed(before: int, now: int, every: int) -> bool:
     return now // every > before // every
 
 
-def _rollout_state(rollout: Rollout) -> State:
+def _rollout_state(rollout: Rollout | DeviceRollout) -> State:
+    """As arrays, which any replay takes."""
+    rollout = on_host(rollout) if isinstance(rollout, DeviceRollout) else rollout
     return rollout._asdict() | {"episodes": rollout.episodes._asdict()}
 
 

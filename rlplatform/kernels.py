@@ -1,6 +1,7 @@
 """Handing torch's memory to kernels that do not link torch: addresses, the current stream, and the checks before them."""
 
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,6 +69,16 @@ def expect(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]
             f"{name} must be {_plain(dtype)} {list(shape)}, contiguous, on {device}; got {_plain(tensor.dtype)} "
             f"{list(tensor.shape)} on {tensor.device}{order}"
         )
+
+
+def expect_array(name: str, array: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """Refuse an array that is not exactly this; it need not be contiguous.
+
+    Raises:
+        ValueError: naming it and what it is.
+    """
+    if str(array.dtype) != _plain(dtype) or array.shape != shape:
+        raise ValueError(f"{name} must be {_plain(dtype)} {list(shape)}; got {array.dtype} {list(array.shape)}")
 
 
 def _plain(dtype: torch.dtype) -> str:

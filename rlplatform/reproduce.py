@@ -1,5 +1,6 @@
 """A whole benchmark: the grid of tasks x seeds of one agent, as ordinary runs in ordinary folders."""
 
+import importlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,12 +56,15 @@ def plan(
         seeds: "5" is 0 to 4, "10-14" and "1,3,7" are what they say.
         out: the runs lie in <out>/<suite>/<agent>/<task>/seed_<n>.
         overrides: "key.sub=value" each, for all runs.
+        imports: modules to import first, here and in every run: they register suites of one's own.
         cpus: of a run, for Ray [default: threads x actors]; gpus: likewise, may be a fraction.
 
     Raises:
         ValueError: an unknown suite, task, agent or key, with the nearest known one; seeds that are none.
         RunDirError: a folder holds another run.
     """
+    for module in imports:
+        importlib.import_module(module)
     found = find_suite(suite)
     chosen = find_tasks(found, tasks)
     cells = []

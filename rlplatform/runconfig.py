@@ -6,19 +6,23 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
 from rlplatform import config as configs
 from rlplatform.actor import Actor
 from rlplatform.agents import load_preset, resolve
-from rlplatform.envs import EXACT, make, suite_of
+from rlplatform.envs import EXACT, ON_DEVICE, make, make_on_device, suite_of
 from rlplatform.evaluation.score import LANES, MakeEnv
 from rlplatform.perf import Clock
 from rlplatform.plasticity_config import PlasticityConfig
 from rlplatform.streams import Stream
 from rlplatform.types import Agent, EnvBatch
+
+if TYPE_CHECKING:
+    from rlplatform.device_actor import DeviceActor
+    from rlplatform.device_types import DeviceEnvBatch
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ class RunConfig:
     agent: Any  # the agent's own Config
     protocol: Any  # the suite's protocol for its environments
     agent_class: str
-    backend: str = EXACT  # what plays the environments; "envpool" (Atari, MuJoCo) is threaded, and not resumed exactly
+    # What plays the environments: "exact"; "envpool" (Atari, MuJoCo), which is threaded and not resumed exactly; "device" (catch,
+    # MinAtar, classic control), where they are tensors on `device`, as is all that the agent sees of them.
+    backend: str = EXACT
     seed: int = 0
     steps: int = 100_000  # agent steps of all environments; a run ends at the first round that reaches it
     actors: int = 1
@@ -63,6 +69,17 @@ class RunConfig:
             raise configs.ConfigError("lag, actor_threads and eval.every must be >= 0")
         if self.eval.episodes < 1 or self.eval.lanes < 1:
             raise configs.ConfigError("eval.episodes and eval.lanes must be >= 1")
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the environments of training are tensors. An evaluation's never are: it plays their twins on the host, which
+        are equal to the bit where `make_on_device` says so."""
+        return self.backend == ON_DEVICE
+
+    @property
+    def host_backend(self) -> str:
+        """What plays environments whose frames are arrays."""
+        return EXACT if self.on_device else self.backend
 
     @property
     def rounds(self) -> int:
@@ -102,7 +119,19 @@ def resolve_config(
 
 def read_config(folder: Path) -> RunConfig:
     """The configuration of the run in this folder. Imports the modules that it names."""
-    text = (folder / "config.yaml").read_text()
+    return _parsed((folder / "config.yaml").read_text())
+
+
+def with_later_keys(text: str) -> str:
+    """An older config.yaml with the keys that have come since, at their defaults: what that run had before they could be set. As it is
+    where it holds keys that are gone; whoever compares it finds them."""
+    try:
+        return configs.to_yaml(_parsed(text))
+    except (configs.ConfigError, KeyError, TypeError):
+        return text
+
+
+def _parsed(text: str) -> RunConfig:
     read: Any = OmegaConf.to_container(OmegaConf.create(text))
     for module in read["imports"]:
         importlib.import_module(module)
@@ -119,20 +148,34 @@ def default_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
 
 
 def make_env(config: RunConfig, n: int, seed: int, first_env: int) -> EnvBatch:
-    """Environments of the run's task, by its protocol, on its backend."""
-    return make(config.task, n, seed, first_env, protocol=config.protocol, backend=config.backend)
+    """Environments of the run's task, by its protocol, on its backend; on the host, where that is "device"."""
+    return make(config.task, n, seed, first_env, protocol=config.protocol, backend=config.host_backend)
+
+
+def make_device_env(config: RunConfig, n: int, seed: int, first_env: int) -> "DeviceEnvBatch":
+    """Environments of the run's task, by its protocol, as tensors on its device.
+
+    Raises:
+        ValueError: the task has no form on a device.
+    """
+    return make_on_device(config.task, n, seed, first_env, config.protocol, config.device)
 
 
 def make_agent(config: RunConfig, device: str | None = None) -> Agent:
-    """The agent of a run, newly initialised from its seed; on `device`, if given, instead of the run's own.
+    """The agent of a run, newly initialised from its seed; on `device`, if given, instead of the run's own, and then for host
+    environments.
 
     Raises:
-        ConfigError: the device cannot be had, or the agent's class knows no devices.
+        ConfigError: the device cannot be had, or the agent's class knows no devices or no environments there.
     """
+    resident = config.on_device and device is None
     device = config.device if device is None else device
     agent_class = resolve(config.agent_class)
-    elsewhere = {} if device == "cpu" else {"device": device}
-    if elsewhere:
+    elsewhere = {"feed": "resident"} if resident else {}
+    if resident and not hasattr(agent_class, "device_policy"):
+        raise configs.ConfigError(f"backend={ON_DEVICE}: {config.agent_class} acts on environments on the host alone")
+    if device != "cpu":
+        elsewhere["device"] = device
         require_device(device)
         if "device" not in inspect.signature(agent_class).parameters:
             raise configs.ConfigError(f"device={device}: {config.agent_class} learns on the CPU alone")
@@ -154,6 +197,18 @@ def make_actor(config: RunConfig, i: int, clock: Clock, agent: Agent | None = No
     clock.watch(envs, "step", "env")
     clock.watch(policy, "act", "act")
     return Actor(policy, envs, Stream(config.seed, "actor", i))
+
+
+def make_device_actor(config: RunConfig, i: int, clock: Clock, agent: Any) -> "DeviceActor":
+    """As `make_actor`, with environments and actions on the run's device: there the times are those of launching."""
+    from rlplatform.device_actor import DeviceActor  # as below
+    from rlplatform.device_streams import DeviceStream
+
+    envs = make_device_env(config, config.envs, config.seed, i * config.envs)
+    policy = agent.device_policy()
+    clock.watch(envs, "step", "env")
+    clock.watch(policy, "act", "act")
+    return DeviceActor(policy, envs, DeviceStream(Stream(config.seed, "actor", i), config.device))
 
 
 def require_device(device: str) -> None:

@@ -15,7 +15,8 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from rlplatform.segments import sync_folder
 from rlplatform.types import State
 
 KEEP_CHECKPOINTS = 2  # the last, and the one before it
+LOCK_TRIES, LOCK_PAUSE_S = 10, 0.02
 
 
 class RunDirError(RuntimeError):
@@ -35,7 +37,13 @@ class RunDirError(RuntimeError):
 class RunDir:
     """A run's folder, locked for this process while it is open."""
 
-    def __init__(self, path: Path, files: Mapping[str, str], logs: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        files: Mapping[str, str],
+        logs: Mapping[str, str],
+        complete: Callable[[str], str] = lambda text: text,
+    ) -> None:
         """Open or create a run; unless it is finished, cut its logs back to its last checkpoint.
 
         Args:
@@ -43,16 +51,15 @@ class RunDir:
             files: name -> text, written when the run is new. A run that is there must hold the same text under each name
                 that ends in ".yaml" or "protocol.json", but for the device: another configuration may not go on in its place.
             logs: name -> first line, of the append-only files beside metrics.jsonl.
+            complete: a configuration that an older version wrote -> the same with the keys that have come since.
         """
-        self.path = path
+        self.path, self._complete = path, complete
         self._events: _Events | None = None  # TensorBoard's writer, opened with the first line logged
         path.mkdir(parents=True, exist_ok=True)
         self._lock = (path / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(self._lock):
             self._lock.close()
-            raise RunDirError(f"{path} is in use by another process") from None
+            raise RunDirError(f"{path} is in use by another process")
         self._logs: dict[str, Any] = {}
         try:
             (path / "checkpoints" / "replay").mkdir(parents=True, exist_ok=True)
@@ -153,10 +160,11 @@ class RunDir:
             there = file.read_text()
             if there == text:
                 return
-            if _elsewhere(there) != _elsewhere(text):
-                raise RunDirError(
-                    f"{self.path} holds a run with another {file.name} ({difference(_elsewhere(there), _elsewhere(text))}); give another --run-dir"
-                )
+            there = self._complete(there) if file.suffix == ".yaml" else _filled(there, text)
+            if found := departure(there, text):
+                raise RunDirError(f"{self.path} holds a run with another {file.name} ({found}); give another --run-dir")
+            if there == text:
+                return
             part = file.with_name(file.name + ".part")  # the same run, from now on on another device
             part.write_text(text)
             part.rename(file)
@@ -260,6 +268,27 @@ def _name(step: int) -> str:
     return f"step_{step:010d}"
 
 
+def departure(there: str, asked: str) -> str:
+    """The first line in which the configuration that is there departs from the one that is asked for, in words; "": in none but the
+    device."""
+    ours, theirs = _elsewhere(there), _elsewhere(asked)
+    return "" if ours == theirs else difference(ours, theirs)
+
+
+def _filled(there: str, asked: str) -> str:
+    """A JSON object with the keys that have come since: by now config.yaml, which holds all of protocol.json, was found the same."""
+
+    def fill(old: Any, new: Any) -> Any:
+        if not (isinstance(old, dict) and isinstance(new, dict)):
+            return old
+        return {
+            **{key: fill(old[key], new[key]) if key in old else new[key] for key in new},
+            **{k: v for k, v in old.items() if k not in new},
+        }
+
+    return json.dumps(fill(json.loads(there), json.loads(asked)), indent=2)
+
+
 def _elsewhere(text: str) -> str:
     """A configuration but for its device: a run may move, and then goes on to the rounding of the other one."""
     return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("device: "))
@@ -271,6 +300,19 @@ def difference(there: str, asked: str) -> str:
         if old != new:
             return f"{'nothing' if old is None else repr(old.strip())} there, {'nothing' if new is None else repr(new.strip())} asked"
     return "only in white space"
+
+
+def _taken(lock: Any) -> bool:
+    """Whether we have the lock: whoever only asks whether a run is under way has it for a moment, which is waited for."""
+    for left in reversed(range(LOCK_TRIES)):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if left:
+                time.sleep(LOCK_PAUSE_S)
+        else:
+            return True
+    return False
 
 
 def _remove_leftovers(path: Path) -> None:

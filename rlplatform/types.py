@@ -107,7 +107,8 @@ class Agent(Protocol):
     """One algorithm, one file. The class names its frozen dataclass of hyper-parameters as `config_class`, which has a
     `replay_ratio`, and is made as Agent(config, spec, streams, seed): `streams` environments will be observed. One that can
     learn on a GPU also takes device="cuda"; where several of its gradient steps cost one launch there, it says how many as
-    `steps_per_launch`, and `updates(count)` takes up to so many."""
+    `steps_per_launch`, and `updates(count)` takes up to so many. One whose environments may be on its device (backend=device)
+    takes feed="resident", then observes `DeviceRollout`s, and has a `device_policy()`, a `DevicePolicy`."""
 
     spec: Spec
     replay: Any  # a Replay, checkpointed as segments beside the state; None where there is none

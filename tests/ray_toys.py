@@ -114,6 +114,14 @@ def make_linear(i: int, clock: Clock, kind: Any = Wrapped, **options: Any) -> Ac
     return Actor(policy, envs, Stream(7, "actor", i))
 
 
+def make_late(i: int, clock: Clock, flag: Path) -> Actor:
+    """Dies before it has begun, once."""
+    if not flag.exists():
+        flag.touch()
+        os._exit(3)
+    return make_linear(i, clock)
+
+
 def make_broken(i: int, clock: Clock) -> Actor:
     raise ValueError("no such game")
 

@@ -10,13 +10,14 @@ import torch
 
 from gpu import needs_build, needs_gpu
 from rlplatform.agents import load_preset
-from rlplatform.agents.spr import Agent, Policy
+from rlplatform.agents.spr import Agent
 from rlplatform.agents.spr_config import Config, horizon_at
 from rlplatform.agents.spr_device import Horizon
+from rlplatform.agents.spr_policy import Policy
 from rlplatform.config import merge
 from rlplatform.device import products
 from rlplatform.device_replay import DeviceReplay
-from rlplatform.evaluation.bench import learner_gpu
+from rlplatform.evaluation.bench import bf16, learner_gpu
 from rlplatform.learner import Learner
 from rlplatform.streams import Stream
 from rlplatform.types import Rollout, Spec, empty_episodes
@@ -107,7 +108,9 @@ def priorities(replay: Any) -> Any:
 )
 def test_the_gpus_code_gives_the_bits_of_the_ordinary_learner(name: str, dtype: str, feed: str) -> None:
     if (name, feed) == ("bbf_release", "resident"):
-        pytest.skip("what the released code learns from is made on the host")
+        with pytest.raises(ValueError, match="those batches are made on the host"):
+            Agent(config_of(name), SPEC, 1, seed=3, feed=feed)
+        return
     config, played = config_of(name, dtype), rollouts(SPEC, 14)
     host, device = Agent(config, SPEC, 1, seed=3), Agent(config, SPEC, 1, seed=3, feed=feed)
     seen = run(host, played)
@@ -187,6 +190,18 @@ def test_tensors_that_a_graph_knows_stay_where_they_are(feed: str) -> None:
     assert addresses() == before
 
 
+def test_a_loaded_agent_has_its_networks_in_bfloat16_too() -> None:
+    """What is saved is in float32; what acts and learns is its rounding."""
+    config = config_of("bbf", "bfloat16")
+    saved = Agent(config, SPEC, 1, seed=3)
+    run(saved, rollouts(SPEC, 5), updates=1)
+    loaded = Agent(config, SPEC, 1, seed=9)
+    loaded.load_state_dict(saved.state_dict())
+    for ours, theirs in ((loaded.online, saved.online), (loaded.target, saved.target)):
+        for (name, p), expected in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(p, expected), name
+
+
 def of_python(thing: Any, depth: int = 0) -> Any:
     """What lies beneath, tensors and functions left out."""
     if isinstance(thing, (int, float, str, bool, type(None))):
@@ -246,6 +261,27 @@ def test_n_and_gamma_on_the_device_are_the_hosts(name: str) -> None:
         n, gamma = horizon.now()
         assert (int(n), float(gamma)) == horizon_at(cycle, config)
         assert (n.shape, gamma.dtype) == ((1,), torch.float64)
+
+
+@pytest.mark.parametrize("name", ["der", "spr"])
+def test_precisions_are_compared_by_what_the_learner_does(name: str) -> None:
+    """`rlplatform bench bf16` on a GPU takes a learner that is given its batches: the ordinary one's losses and gradients, from the
+    state and the batch of any other."""
+    agent = Agent(config_of(name), SPEC, 1, seed=3)
+    run(agent, rollouts(SPEC, 6))
+    batch, other = (agent.replay.sample(4, 2, 0.9, agent.config.spr_steps) for _ in range(2))
+    first, second = bf16.gradient(agent, "float32", batch), bf16.gradient(agent, "float32", batch, feed="staged")
+    assert torch.equal(first.td, second.td)
+    assert first.spr == second.spr
+    assert first.grad.keys() == second.grad.keys()
+    assert all(torch.equal(grad, second.grad[part]) for part, grad in first.grad.items())
+    assert sum(float(grad.norm()) for grad in first.grad.values()) > 0.01
+    row = bf16.compare(agent, batch, other, "bfloat16")
+    assert 0.9 < row["cosine"] < 1.0
+    assert 0.0 < row["td_error"] < 0.1
+    assert bf16.compare(agent, batch, other, "tf32")["cosine"] == pytest.approx(
+        1.0, abs=1e-12
+    )  # a CPU takes it exactly
 
 
 # -- acting -------------------------------------------------------------------------------------------------------------

@@ -333,6 +333,135 @@ def test_a_damaged_or_foreign_checkpoint_changes_nothing(device: str, tmp_path: 
     assert_same(cpu, other)
 
 
+# --- without waiting ---
+
+
+class Asked:
+    """Counts what is asked of the device by way of a replay: its faults, and the root of its tree."""
+
+    def __init__(self, replay: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.faults, self.roots = 0, 0
+        check, tree = replay.check, replay._tree
+
+        def counted() -> None:
+            self.faults += 1
+            check()
+
+        class Tree:
+            def __getitem__(_, node: int) -> torch.Tensor:  # noqa: N805
+                self.roots += 1
+                return tree[node]
+
+            data_ptr = tree.data_ptr
+
+        monkeypatch.setattr(replay, "check", counted)
+        monkeypatch.setattr(replay, "_tree", Tree())
+
+
+def test_the_device_is_asked_only_for_what_the_host_cannot_know(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cpu, ours = pair("cpu")
+    feed, asked, rng = Feed(SPEC, 2), Asked(ours, monkeypatch), np.random.default_rng(0)
+    kinds = [event for event in EVENTS if event != "cut"]
+
+    def played(*events: list[str], tensor: bool = False) -> tuple[int, int]:
+        """How often the device was asked about faults and about the root."""
+        rollout = feed.rollout([*events])
+        cpu.add(rollout)
+        asked.faults = asked.roots = 0
+        ours.add(tensors(rollout, "cpu") if tensor else rollout)
+        for _ in range(2):
+            assert ours.can_sample == cpu.can_sample
+        return asked.faults, asked.roots
+
+    assert [played(["on", "on"]) for _ in range(4)] == [(0, 2), (0, 2), (0, 2), (0, 1)]  # until something can be drawn
+    for turn in range(60):
+        assert played(*rng.choice(kinds, (1 + turn % 3, 2)).tolist(), tensor=False) == (0, 0)
+    assert played(["on", "cut"]) == (0, 1)  # which might have left nothing
+    assert played(["on", "on"]) == (0, 0)
+    assert played(["on", "over"], tensor=True) == (0, 0)
+    assert played(["over", "on"]) == (1, 1)  # of how the tensors ended only the device knows
+    assert played(["on", "on"]) == (0, 0)
+    ours.update_priority(on("cpu", cpu.eligible()), torch.zeros(len(cpu.eligible())))
+    cpu.update_priority(cpu.eligible(), np.zeros(len(cpu.eligible())))
+    for _ in range(2):
+        assert not ours.can_sample
+    assert played(*[["on", "on"]] * 3) == (0, 1)  # windows close
+    monkeypatch.undo()
+    state = ours.save(tmp_path)
+    ours.load(tmp_path, state)
+    asked = Asked(ours, monkeypatch)
+    assert played(["on", "on"]) == (1, 1)
+    assert played(["on", "on"]) == (0, 0)
+    monkeypatch.undo()
+    assert_same(cpu, ours)
+
+
+def test_what_came_after_a_refusal_is_not_believed() -> None:
+    _, ours = pair("cpu")
+    feed = Feed(SPEC, 2)
+    ours.add(feed.rollout([["on", "on"]] * 4 + [["over", "over"]]))
+    ours.update_priority(on("cpu", ours.eligible()[:1]), torch.full((1,), NAN))
+    ours.add(feed.rollout([["on", "on"]]))  # has no effect
+    with pytest.raises(ValueError, match="a priority must be"):
+        ours.check()
+    with pytest.raises(ValueError, match="the episode ended, and yet this step does not begin one"):
+        ours.add(feed.rollout([["on", "on"]]))
+
+
+def test_a_load_forgets_what_was_known(tmp_path: Path) -> None:
+    _, empty = pair("cpu")
+    _, ours = filled("cpu")
+    assert ours.can_sample
+    ours.load(tmp_path, empty.save(tmp_path))
+    assert not ours.can_sample
+
+
+def test_rollouts_of_one_form_go_up_by_the_same_memory() -> None:
+    _, ours = pair("cpu")
+    feed = Feed(SPEC, 2)
+    ours.add(feed.rollout([["on", "over"]] * 3))
+    (first,) = ours._staged.values()
+    ours.add(feed.rollout([["over", "on"], ["on", "over"], ["on", "over"]]))
+    assert ours._staged[4] is first  # three last frames, and room for four
+    ours.add(feed.rollout([["on", "on"]] * 3))
+    assert len(ours._staged) == 2
+    ours.add(feed.rollout([["on", "on"]]))
+    assert len(ours._staged) == 1
+
+
+def test_memory_does_not_grow_with_the_ways_in_which_games_end() -> None:
+    _, ours = pair("cpu", streams=40, capacity=800)
+    feed = Feed(SPEC, 40)
+    for ends in range(40):
+        ours.add(tensors(feed.rollout([["over"] * ends + ["on"] * (40 - ends)]), "cpu"))
+    assert len([size for use, size in ours._scratch if use == "seq"]) == 2
+
+
+def test_a_cut_that_leaves_nothing_to_draw_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest stream there is, in which every step begins anew."""
+    cpu, ours = pair("cpu", capacity=16)
+    feed = Feed(SPEC, 2)
+    for events in ([["on", "on"]] * 12, *([[["cut", "cut"]]] * 8), [["on", "on"]] * 3, [["on", "on"]]):
+        rollout = feed.rollout(events)
+        cpu.add(rollout)
+        ours.add(rollout)
+        assert ours.can_sample == cpu.can_sample
+    assert cpu.can_sample
+
+
+def test_in_the_smallest_stream_without_cuts_something_can_always_be_drawn() -> None:
+    """What `HostView` takes for granted: at every step, however episodes end, once the window of one step was there."""
+    for seed in range(30):
+        rng, feed = np.random.default_rng(seed), Feed(SPEC, 1)
+        replay = Replay(SPEC, 8, 1, 3, 2, 0.5)
+        kinds = rng.choice(["on", "life", "over", "limit", "both"], 3).tolist()
+        seen = [replay.add(feed.rollout([[rng.choice(kinds)]])) or replay.can_sample for _ in range(60)]
+        assert any(seen)
+        assert all(seen[seen.index(True) :])
+
+
 # --- rollouts that are on the device ---
 
 
@@ -409,6 +538,7 @@ ROLLOUTS = {
     r"ascending order, and unused rows behind them .row 2": broken(
         final_frame=np.zeros((3, 3), np.uint8), final_at=np.array([[0, 1], [-1, -1], [1, 0]])
     ),
+    "lacks the last frame|ascending order": broken(final_at=np.array([[1, 0], [0, 1]])),
     r"a final frame of an episode that goes on \(step 1 of the rollout, stream 1\)": broken(
         final_frame=np.zeros((3, 3), np.uint8), final_at=np.array([[0, 1], [1, 0], [1, 1]])
     ),
@@ -441,8 +571,9 @@ def test_values_that_are_not_finite_are_refused(device: str, dtype: str) -> None
     for field, what in (("frame", "a frame"), ("action", "an action"), ("final_frame", "a frame")):
         values = getattr(good, field).copy()
         values.reshape(-1)[-1] = np.inf
-        with pytest.raises(ValueError, match=f"^{what} is .*not finite"):
-            ours.add(good._replace(**{field: values}))
+        for replay in (ours, DeviceReplay(spec, 40, 1, 1, device=device)):  # after a refusal, and as the first rollout
+            with pytest.raises(ValueError, match=f"^{what} is .*not finite"):
+                replay.add(good._replace(**{field: values}))
     assert len(ours) == 0
     ours.add(good)
     assert len(ours) == 2
@@ -590,6 +721,28 @@ def test_a_graph_of_it_all_draws_on_and_neither_waits_nor_allocates() -> None:
         assert torch.cuda.memory_allocated() == before
     ours.check()
     assert_same(cpu, ours)
+
+
+@needs_gpu
+@needs_build
+def test_adding_waits_for_nothing() -> None:
+    """Rollouts of arrays, with ends and without, and the question whether something can be drawn."""
+    _, ours = filled("cuda")
+    feed = Feed(SPEC, 2)
+    events = [[["on", "on"]], [["limit", "on"]], [["on", "over"]]]
+    for _ in range(2):  # all kinds of room are made, and the streams known
+        for one in events:
+            ours.add(feed.rollout(one))
+    assert ours.can_sample
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for one in events:
+            ours.add(feed.rollout(one))
+            assert ours.can_sample
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    ours.check()
 
 
 @needs_gpu

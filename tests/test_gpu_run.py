@@ -1,12 +1,19 @@
 """evaluation/bench/gpu_run.sh with commands that stand in for the real ones: its budget, its order, what it keeps and says."""
 
+import argparse
 import csv
+import importlib
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from rlplatform import cli
 
 SCRIPT = Path(__file__).resolve().parents[1] / "evaluation" / "bench" / "gpu_run.sh"
 TRAINING = """
@@ -59,8 +66,8 @@ def test_it_trains_collects_and_says_what_failed(tmp_path: Path) -> None:
     done, notes = run(tmp_path, 600, *given)
     assert done.returncode == 1, done.stdout
     assert [*notes] == [
-        "doctor", "tests", "bench:learner", "bench:device_replay", "bench:returns", "train:bbf/atari_Pong/1",
-        "train:bbf/atari_Broken/1", "train:bbf/atari_Pong/2", "train:bbf/atari_Broken/2", "collect",
+        "doctor", "tests", "bench:learner", "bench:device_replay", "bench:device_envs", "bench:returns", "bench:bf16/float32",
+        "bench:bf16/tf32", "bench:bf16/bfloat16", "train:c51/minatar_Breakout/1", "train:bbf/atari_Pong/1", "train:bbf/atari_Broken/1", "train:bbf/atari_Pong/2", "train:bbf/atari_Broken/2", "collect",
     ]  # fmt: skip
     assert {notes[stage][0] for stage in notes if "Broken" not in stage} == {"done"}
     assert notes["train:bbf/atari_Broken/2"] == ["FAILED: no such game; sorry"]
@@ -99,7 +106,52 @@ def test_a_dry_run_says_what_would_run(tmp_path: Path) -> None:
     assert notes["bench:learner"][0].endswith(f"--out {tmp_path}/out/results/learner_gpu.json")
     assert not (tmp_path / "work" / "runs").exists()
     done, notes = run(tmp_path, 30, "--dry-run")
-    assert notes["build"][1] == "skipped: needs 60 s and 10 s are left"
+    assert notes["build"][1] == "skipped: needs 60 s and -30 s are left"
+
+
+class Understood(Exception):  # noqa: N818
+    """A command line was read to its end."""
+
+
+def test_every_command_is_one_that_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their arguments are read by the programs themselves, which then stop."""
+    _, notes = run(tmp_path, 10_000, "--dry-run", "--steps", "5000")
+    commands = [note.partition(" s: ")[2].split() for (note,) in notes.values()]
+    trained: list[Any] = []
+    parse = argparse.ArgumentParser.parse_args
+
+    def parsed(parser: argparse.ArgumentParser, *given: Any) -> None:
+        parse(parser, *given)
+        raise Understood
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parsed)
+    monkeypatch.setattr(cli, "_run", lambda config, folder, *_: trained.append((config, folder)))
+    benches = 0
+    for command in commands:
+        if command[:2] == ["rlplatform", "bench"]:
+            monkeypatch.setattr(sys, "argv", command[2:])
+            with pytest.raises(Understood):
+                importlib.import_module(f"rlplatform.evaluation.bench.{command[2]}").main()
+            benches += 1
+        elif command[:2] == ["rlplatform", "train"]:
+            done = CliRunner().invoke(cli.app, command[1:])
+            assert done.exit_code == 0, done.output
+    assert benches == 7
+    assert [config.task for config, _ in trained] == [
+        "minatar/Breakout",
+        "atari/Boxing",
+        "atari/RoadRunner",
+        "atari/CrazyClimber",
+    ]
+    assert {config.device for config, _ in trained} == {"cuda"}
+    assert [config.backend for config, _ in trained] == ["device", "exact", "exact", "exact"]
+    assert [config.steps for config, _ in trained] == [1_000_000, 5_000, 5_000, 5_000]
+    assert {config.agent.dtype for config, _ in trained[1:]} == {"bfloat16"}
+    assert len({folder for _, folder in trained}) == 4
+    assert commands[1] == ["rlplatform", "doctor"]
+    tests = [Path(part) for part in commands[2] if part.endswith(".py")]
+    assert len(tests) == 7
+    assert all(path.is_file() for path in tests)
 
 
 @pytest.mark.parametrize("given", [(), ("ten",), ("10", "--what"), ("10", "--out")])

@@ -21,6 +21,7 @@ from rlplatform.config import merge
 from rlplatform.device_actor import DeviceActor
 from rlplatform.device_streams import DeviceStream
 from rlplatform.envs import make, make_on_device
+from rlplatform.experiment import run
 from rlplatform.learner import Learner
 from rlplatform.runconfig import resolve_config
 from rlplatform.stacks import Stacks, final_observations
@@ -29,6 +30,7 @@ from rlplatform.techniques.pruning import PruningConfig
 from rlplatform.techniques.sigreg import SigRegConfig
 from rlplatform.types import Spec
 from test_actor import SPEC, Random, Scripted
+from test_same_run import assert_same_run
 
 TINY = Config(encoder="flatten", hidden=6, layers=2, batch=4, epochs=2, learning_rate=0.01, epsilon_decay=100)
 BREAKOUT = Spec((4, 10, 10), "uint8", 1, actions=6)
@@ -300,6 +302,28 @@ def test_environments_on_a_device_give_the_same_agent(stack):
         found.append(numbers(agent.net))
     for name, value in found[0].items():
         np.testing.assert_array_equal(value, found[1][name], err_msg=name)
+
+
+@pytest.mark.parametrize(("task", "fields"), [("minatar/Breakout", {}), ("control/CartPole", {"lag": 1, "actors": 2})])
+def test_a_run_on_tensors_is_the_run_on_arrays(tmp_path, task, fields):
+    """`backend=device` on the CPU: metrics, episodes, scores and checkpoints."""
+    agent = {
+        "hidden": 16,
+        "batch": 32,
+        "sigreg": {"weight": 0.1},
+        "pruning": {"sparsity": 0.5, "begin": 2, "end": 20, "every": 3},
+    }
+    given = {
+        "steps": 1_024,
+        "envs": 4,
+        "rollout": 16,
+        "log_every": 128,
+        "checkpoint_every": 512,
+        "eval": {"episodes": 3, "every": 512},
+    }
+    for backend in ("exact", "device"):
+        run(resolve_config("pqn", task, backend=backend, agent=agent, **given, **fields), tmp_path / backend)
+    assert_same_run(tmp_path / "device", tmp_path / "exact", differ=("config.yaml",))
 
 
 def test_several_actors_are_one_round():

@@ -79,6 +79,38 @@ def test_a_checkout_does_not_hide_what_is_installed(tmp_path: Path, address: str
     end(begin(arguments, tmp_path / "run", "--ray-address", address, cwd=tmp_path), 0)
 
 
+DEATH = """
+import os, signal, sys, time
+from pathlib import Path
+from rlplatform import experiment
+from rlplatform.placement import Placement
+from rlplatform.runconfig import resolve_config
+
+made, make = [], experiment._ray_workers
+experiment._ray_workers = lambda *given: made.append(make(*given)) or made[0]
+
+def kill_once(now):
+    if made[0].pids and not made[1:]:
+        made.append("killed")
+        os.kill(made[0].pids[0], signal.SIGKILL)
+        time.sleep(2.0)  # for the raylet to say so
+
+config = resolve_config("c51", "catch", ["agent.hidden=8", "agent.min_replay=20", "eval.episodes=1"], steps=60)
+experiment.run(config, Path(sys.argv[2]), kill_once, placement=Placement(sys.argv[1]))
+"""
+
+
+def test_a_death_is_in_the_record_and_not_on_standard_output(tmp_path: Path, address: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DEATH, address, str(tmp_path)], capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == ("", "")
+    (line,) = (tmp_path / "restarts.csv").read_text().splitlines()[1:]
+    assert "The actor died unexpectedly before finishing this task. SYSTEM_ERROR Worker exit detail: " in line
+    assert "(pid: " in line
+
+
 def test_several_actors_on_native_games_and_what_they_log(tmp_path: Path, address: str) -> None:
     """The documented command, cut short: DQN-like training on batches in C++, from several processes."""
     arguments = [
@@ -142,7 +174,7 @@ def test_an_address_without_a_cluster(
 )
 def test_a_port_that_is_not_rays(tmp_path: Path, says: bytes, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr("rlplatform.workers.ray.PROBE_S", 0.5)
+    monkeypatch.setattr("rlplatform.ray_join.PROBE_S", 0.5)
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -185,6 +217,31 @@ def test_where_a_run_was_begun_is_no_part_of_what_it_is(tmp_path: Path) -> None:
     config = resolve_config("c51", "catch", ["agent.hidden=8", "agent.min_replay=20", "eval.episodes=1"], steps=60)
     first = experiment.run(config, tmp_path)
     assert experiment.run(config, tmp_path, placement=Placement("no-such-host.invalid:1")) == first
+
+
+def test_the_learners_gpus_are_reserved_before_torch_looks_for_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It settles on what CUDA_VISIBLE_DEVICES names at its first look."""
+    config = resolve_config("c51", "catch", ["agent.hidden=8", "agent.min_replay=20", "eval.episodes=1"], steps=60)
+    order: list[str] = []
+
+    class ClosedError(Exception): ...
+
+    def look(device: str) -> None:
+        order.append("look")
+        if len(order) > 1:
+            raise ClosedError
+
+    class Workers:
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(experiment, "_ray_workers", lambda *_: order.append("reserve") or Workers())
+    monkeypatch.setattr(experiment, "require_device", look)
+    with pytest.raises(ClosedError):
+        experiment.run(config, tmp_path / "run", placement=Placement("auto", learner_gpus=0.5))
+    assert order == ["reserve", "look"]
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_cluster_that_goes_down_with_the_learner_is_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

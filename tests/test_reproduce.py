@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from rlplatform.cli import EXIT_FAILED, app
 from rlplatform.cli_grid import grid_table, shown
-from rlplatform.experiment import RunCost
+from rlplatform.experiment import RunCost, Stopped, run
 from rlplatform.grid import EXIT_STOPPED
 from rlplatform.grid.cells import LOG, Cell, Needs, check, held, standing, tail
 from rlplatform.grid.drive import Entry, State, drive, failures, seconds_left, survey
@@ -90,6 +90,30 @@ def test_a_folder_with_a_run_of_another_configuration_is_refused_before_anything
     grid_of(tmp_path)
     with pytest.raises(RunDirError, match="seed_1 holds a run of another configuration .*batch: 32.*batch: 16"):
         grid_of(tmp_path, overrides=["agent.batch=16"])
+
+
+def test_a_run_that_was_begun_before_a_key_had_come_goes_on(tmp_path):
+    """An older config.yaml lacks it; the run had the default, and may not go on with anything else."""
+    cell = grid_of(tmp_path, seeds="1", steps=120).cells[0]
+    with pytest.raises(Stopped):
+        run(cell.config, cell.folder, should_stop=lambda: True)
+    config, protocol = cell.folder / "config.yaml", cell.folder / "protocol.json"
+    later = {"actor_threads: 0\n", "device: cpu\n", "  lanes: 16\n"}
+    lines = config.read_text().splitlines(keepends=True)
+    assert later <= set(lines)
+    config.write_text("".join(line for line in lines if line not in later))
+    evaluation = json.loads(protocol.read_text())
+    del evaluation["evaluation"]["lanes"]
+    protocol.write_text(json.dumps(evaluation, indent=2))
+    before = config.read_bytes()
+    check(cell)
+    other = replace(cell, config=replace(cell.config, actor_threads=2))
+    with pytest.raises(RunDirError, match="'actor_threads: 0' there, 'actor_threads: 2' asked"):
+        check(other)
+    with pytest.raises(RunDirError, match="another config.yaml .*'actor_threads: 0' there, 'actor_threads: 2' asked"):
+        run(other.config, cell.folder)
+    assert run(cell.config, cell.folder)["step"] == 120
+    assert config.read_bytes() == before
 
 
 def test_what_a_run_needs():
@@ -307,6 +331,7 @@ def test_a_second_stop_kills(tmp_path, monkeypatch):
     outcome, pool, _ = driven(tmp_path, [[None]], should_stop=lambda: next(asked))
     assert outcome.stopped
     assert pool.jobs[0].killed
+    assert (outcome.entries[0].state, outcome.entries[0].failures) == (State.WAITING, 0)
 
 
 def test_a_cell_that_another_process_holds_is_left_to_it_and_reported(tmp_path):
@@ -353,6 +378,35 @@ def test_a_job_that_waits_for_a_place_is_queued(tmp_path, monkeypatch):
     assert list(dict.fromkeys(states)) == [State.QUEUED, State.RUNNING, State.DONE]
 
 
+@pytest.mark.parametrize("kind", ["here", "on Ray"])
+def test_no_more_runs_at_a_time_than_jobs(tmp_path, monkeypatch, kind):
+    """And one more as soon as one has ended."""
+    if kind == "on Ray":
+        pytest.importorskip("ray")
+    from rlplatform.grid import cluster, pool
+
+    class Started:
+        ended = False
+
+        def __init__(self, *_):
+            pass
+
+        def poll(self):
+            return 0 if self.ended else None
+
+    monkeypatch.setattr(pool, "spawn", lambda *_: Started())
+    monkeypatch.setattr(cluster, "RayJob", Started)
+    runs = LocalPool(2) if kind == "here" else cluster.RayPool(2)
+    cell = grid_of(tmp_path, seeds="1").cells[0]
+    jobs = []
+    for _ in range(2):
+        assert runs.room()
+        jobs.append(runs.start(cell))
+    assert not runs.room()
+    (jobs[1].process if kind == "here" else jobs[1]).ended = True
+    assert runs.room()
+
+
 def test_what_is_left(tmp_path):
     cells = grid_of(tmp_path, seeds="4", steps=1000).cells
     entries = survey(cells)
@@ -363,8 +417,9 @@ def test_what_is_left(tmp_path):
     entries[1].standing = replace(entries[1].standing, result={"elapsed_s": 80.0})
     entries[2].standing = replace(entries[2].standing, step=500)  # half done before, by another driver
     assert seconds_left(entries) == pytest.approx(60 + 40 + 80)
-    entries[3].state = State.FAILED
-    assert seconds_left(entries) == pytest.approx(60 + 40)
+    for nobody in (State.FAILED, State.HELD):
+        entries[3].state = nobody
+        assert seconds_left(entries) == pytest.approx(60 + 40)
 
 
 def test_the_table_on_a_terminal_and_the_lines_elsewhere(tmp_path, monkeypatch):
@@ -431,6 +486,34 @@ def test_a_whole_grid_reports_at_its_end_and_is_recognised(tmp_path, monkeypatch
     other = CliRunner().invoke(app, [*arguments, "agent.batch=16"])
     assert other.exit_code == EXIT_FAILED
     assert "holds a run of another configuration" in other.output
+
+
+MINE = """
+from rlplatform.envs import Suite, make, register
+
+def mine(task, n, seed, first_env, protocol, **_):
+    return make("catch", n, seed, first_env)
+
+register("mine", mine, Suite(name="ours", tasks=("mine",), steps=60))
+"""
+
+
+def test_a_suite_of_ones_own_from_a_folder_that_looks_like_the_package(tmp_path):
+    """Modules in the current folder are found, and a checkout there does not hide what is installed."""
+    (tmp_path / "rlplatform").mkdir()
+    (tmp_path / "rlplatform" / "__init__.py").write_text("raise ImportError('the checkout')")
+    (tmp_path / "mine.py").write_text(MINE)
+    driver = [sys.executable, "-P", *command("ours", "c51", "--import", "mine", "--seeds", "1", *SMALL)[1:]]
+    done = subprocess.run(driver, capture_output=True, text=True, check=False, timeout=LIMIT, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "runs/ours/c51/mine/seed_0/result.json").read_text())["step"] == 60
+    (tmp_path / "mine.yaml").write_text(
+        "agent: c51\nsuite: ours\nimports: [mine]\nspace: {agent.n: {type: int, low: 1, high: 5}}\n"
+    )
+    driver[4:] = ["sweep", "mine.yaml", "--dry-run"]
+    done = subprocess.run(driver, capture_output=True, text=True, check=False, timeout=LIMIT, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "20 trials of 1 keys" in done.stdout
 
 
 def test_a_cell_that_crashes_hurts_no_other_and_is_listed_with_its_log(tmp_path, monkeypatch):
@@ -532,18 +615,22 @@ def test_addresses_that_cannot_be_joined_are_refused_within_seconds(monkeypatch)
     start = time.monotonic()
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and does not listen
-        assert f"no Ray cluster at 127.0.0.1:{nobody.getsockname()[1]}" in refused(
+        assert f"no Ray answers at 127.0.0.1:{nobody.getsockname()[1]}: " in refused(
             f"127.0.0.1:{nobody.getsockname()[1]}"
         )
-    assert "expected auto, local or HOST:PORT" in refused("somewhere")
-    assert "expected auto, local or HOST:PORT" in refused("host:port")
+    assert "give local, auto or HOST:PORT" in refused("somewhere")
+    assert "give local, auto or HOST:PORT" in refused("host:port")
     assert "not a client's server" in refused("ray://127.0.0.1:10001")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    assert "no Ray cluster at 127.0.0.1:1" in refused("auto")
+    assert "no Ray answers at 127.0.0.1:1: " in refused("auto")
     assert time.monotonic() - start < 30
-    monkeypatch.setattr(cluster, "JOIN_S", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        assert "answers, but not as a Ray cluster does" in refused(f"127.0.0.1:{other.getsockname()[1]}")
+    monkeypatch.setattr("rlplatform.ray_join.PROBE_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        there = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert f"no Ray answers at {there}: timed out" in refused(there)
+        monkeypatch.setattr(cluster, "check_address", lambda address: address)  # as if it had greeted as gRPC does
+        monkeypatch.setattr(cluster, "JOIN_S", 0.5)
+        assert "answers, but not as a Ray cluster does" in refused(there)
 
 
 def test_a_cluster_of_another_version_is_said_with_both():

@@ -1,8 +1,10 @@
 """A run's folder: what is kept, cut back, refused and cleaned."""
 
+import fcntl
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -184,3 +186,13 @@ def test_a_checkpoint_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path) == {"x": 1}
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 2, "a": 2.0}\n'
     run.close()
+
+
+def test_a_lock_that_is_held_for_a_moment_is_waited_for(tmp_path):
+    """By somebody who only asks whether the run is under way."""
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        release = threading.Timer(0.05, lock.close)
+        release.start()
+        RunDir(tmp_path, {}, {}).close()
+        release.join()

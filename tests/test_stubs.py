@@ -45,8 +45,13 @@ def agrees(stub, runtime):
 
 def of_stub(name):
     """{name or Class.name: ast.FunctionDef} of the functions, methods and properties that a stub declares. A private class is
-    none at run time: it holds what the classes built on it share. A TypedDict is none, either."""
+    none at run time: it holds what the classes built on it share. A TypedDict is none, either. What is imported from another stub
+    of ours is declared there."""
     body = ast.parse((STUBS / f"{name}.pyi").read_text()).body
+    for node in [node for node in body if isinstance(node, ast.ImportFrom) and node.module.startswith("rlplatform._")]:
+        shared = ast.parse((STUBS / f"{node.module.partition('.')[2]}.pyi").read_text()).body
+        assert [alias.name for alias in node.names] == ["*"]
+        body = [*body, *shared]
     classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
     found = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
     for node in classes.values():

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,12 +22,13 @@ from rlplatform.cli_grid import grid_table
 from rlplatform.evaluation.sweep_report import held_out_csv, to_markdown, trials_csv, write
 from rlplatform.evaluation.sweeps import BASELINE, Candidate, Found, Rung, Score, Trial, gap, ranked, score, verdicts
 from rlplatform.experiment import RunCost
+from rlplatform.grid.cells import Needs
 from rlplatform.grid.drive import survey
 from rlplatform.rundir import RunDirError
 from rlplatform.sweep.book import Book, read_trial
 from rlplatform.sweep.confirm import best, candidates, cells, held_out
 from rlplatform.sweep.schema import Param, Rungs, check, configure, identity, overrides_of, parse, read_sweep
-from rlplatform.sweep.trial import advance, cells_of, normalise, score_at
+from rlplatform.sweep.trial import advance, cells_of, most, normalise, score_at
 
 SMALL = ["eval.episodes=2", "log_every=50", "agent.hidden=8", "agent.replay_ratio=0.1", "agent.min_replay=40"]
 YAML = {
@@ -102,6 +104,7 @@ def test_a_sweep_as_it_is_read(tmp_path):
         ({"suite": "control", "tasks": ["CartPole", "Acrobot"]}, "CartPole, Acrobot have none: give one"),
         ({"scale": {"Pong": [0, 1]}}, "'Pong' is not among the tasks"),
         ({"scale": {"catch": [1, 1]}}, "two unlike finite scores"),
+        ({"scale": 3}, "scale: expected task: [score that is 0, score that is 1], got 3"),
         ({"name": "../x"}, "name must be the name of a folder"),
     ],
 )  # fmt: skip
@@ -141,6 +144,19 @@ def test_the_configuration_of_a_run():
     assert overrides_of(sweep, {"a": True, "b": "x", "c": 1e-4}, confirm=True) == [*SMALL, "a=true", "b=x", "c=0.0001"]
 
 
+def test_runs_ask_for_the_threads_and_actors_that_they_try(tuning):
+    space = {
+        **YAML["space"],
+        "threads": {"type": "choice", "choices": [2, 1]},
+        "actors": {"type": "int", "low": 1, "high": 3},
+    }
+    sweep = sweep_of(space=space, parallel=2, gpus=0.5, scale=None)
+    assert most(sweep) == Needs(6, 0.5)
+    assert most(sweep_of()) == Needs(1)
+    held = tuning.places(sweep, {"params": {"threads": 2, "actors": 2}})
+    assert held.bundles == [{"CPU": 4.0, "GPU": 0.5}] * 2
+
+
 def test_scores_are_on_the_scale_of_the_sweep_or_the_suite():
     assert normalise(sweep_of(), "catch", 0.5) == 0.5
     assert normalise(sweep_of(scale={"catch": [-1, 1]}), "catch", 0.5) == 0.75
@@ -170,6 +186,10 @@ def test_the_book_survives_its_writer(tmp_path):
     assert [trial.params for trial in again.of("running")] == [{"agent.n": 2}]
     assert again.begin({}).number == 2
     again.close()
+    shutil.rmtree(tmp_path / "trials/t0001")
+    third = Book(tmp_path, sweep)
+    assert third.begin({}).number == 3  # another in its place, and not under the number of one that is there
+    third.close()
 
 
 def test_the_book_of_another_sweep_is_refused(tmp_path):
@@ -217,6 +237,7 @@ def test_the_evaluation_that_belongs_to_a_rung(tmp_path):
     assert score_at(tmp_path, 100, last=False) is None
     (tmp_path / "evals.csv").write_text(header + "104,0,1,1.0,9,0,\n104,1,1,2.0,9,0,\n208,0,1,5.0,9,0,\n")
     assert score_at(tmp_path, 100, last=False) == 1.5  # rounds of 8 steps end beyond the rung
+    assert score_at(tmp_path, 104, last=False) == 1.5
     assert score_at(tmp_path, 105, last=False) == 5.0
     assert score_at(tmp_path, 209, last=False) is None
     assert score_at(tmp_path, 200, last=True) is None  # evaluated, but not finished
@@ -454,6 +475,7 @@ def test_importance_finds_the_key_that_matters(tuning):
     assert sum(found.values()) == pytest.approx(1.0)
     assert found["agent.learning_rate"] > 0.7
     assert tuning.importance(trials[:9], space, 200) == {}
+    assert tuning.importance(trials[:10], space, 200).keys() == space.keys()
     assert tuning.importance(trials, space, 300) == {}
 
 

@@ -6,11 +6,16 @@
 #                               [--seeds "S ..."] [--jobs N] [--dtype D] [--steps N] [--device D] [--only "STAGE ..."] [--reserve S]
 #                               [--least S] [--dry-run]
 #
-# The machine has Python 3.11 to 3.13 with a torch built for CUDA, numpy, cmake, ninja, pybind11, scikit-build-core, pytest, and nvcc;
-# what else is needed comes as wheels in --wheels. Called again with the same --work it goes on: the build is kept if no source
-# has changed, runs resume from their checkpoints, finished ones are recognised.
+# The machine has Python 3.11 to 3.13 with a torch built for CUDA, numpy, cmake, ninja, pybind11, scikit-build-core, and nvcc; what
+# else is needed comes as wheels in --wheels, made where there is a network and the same Python by
 #
-# --reserve: seconds kept for collecting; --least: seconds that a training is worth starting for.
+#   pip download -d wheels --only-binary :all: gymnasium ale-py omegaconf typer rich tensorboard matplotlib pillow pytest hypothesis
+#
+# Called again with the same --work it goes on: the build is kept if no source has changed, runs resume from their checkpoints,
+# finished ones are recognised.
+#
+# --reserve: seconds kept for the last checkpoints, which a run that is asked to stop writes within three quarters of them, and for
+# collecting; --least: seconds that a training is worth starting for.
 #
 # Stages: build, doctor, tests, bench, train, collect. --out receives stages.csv (what ran, how long, what was skipped and why),
 # logs, result files, and of every run its curves and evaluations, without checkpoints; at most 60 MiB. The exit code is 1
@@ -23,7 +28,7 @@ budget=${1:-}
 [[ $budget =~ ^[0-9]+$ ]] || usage
 shift
 out=$PWD/gpu_out work=$PWD/gpu_work wheels="" presets="bbf" tasks="atari/Boxing atari/RoadRunner atari/CrazyClimber" seeds="1"
-least=60 reserve=20 jobs=1 dtype=bfloat16 steps="" device=cuda only="build doctor tests bench train collect" dry=""
+least=60 reserve=60 jobs=1 dtype=bfloat16 steps="" device=cuda only="build doctor tests bench train collect" dry=""
 while (($#)); do
   case $1 in
     --dry-run) dry=1; shift; continue ;;
@@ -35,6 +40,8 @@ while (($#)); do
 done
 mkdir -p "$out/logs" "$work"
 out=$(cd "$out" && pwd) work=$(cd "$work" && pwd)
+if [ -n "$wheels" ] && [ -z "$dry" ]; then wheels=$(cd "$wheels" && pwd); fi
+grace=$((reserve * 3 / 4 + 1)) # from being asked to stop to being killed
 most_bytes=$((60 * 1024 * 1024))
 
 failed=0
@@ -63,7 +70,7 @@ stage() {
     note "$name" 0 "" "would run for at most $most s: $*"
     return 0
   fi
-  timeout --signal=TERM --kill-after=60 "$most" "$@" >"$out/logs/${name//[:\/]/_}.log" 2>&1 || code=$?
+  timeout --signal=TERM --kill-after="$grace" "$most" "$@" >"$out/logs/${name//[:\/]/_}.log" 2>&1 || code=$?
   case $code in
     0) note "$name" $((SECONDS - begin)) 0 "done" ;;
     75 | 124 | 137) note "$name" $((SECONDS - begin)) "$code" "cut short; call again to go on" ;;
@@ -76,7 +83,12 @@ build() {
   source=$(cd "$repo" && find csrc rlplatform agents envs evaluation pyproject.toml CMakeLists.txt -type f \
     ! -path '*/results/*' ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1)
   [ "$(cat "$work/built" 2>/dev/null)" = "$source" ] && return 0
-  python3 -m venv --system-site-packages "$work/venv"
+  if [ ! -d "$work/venv" ]; then
+    python3 -m venv --system-site-packages "$work/venv"
+    # Where python3 is itself of a virtual environment, its packages are not the system's.
+    python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+      >"$("$work/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/outer.pth"
+  fi
   local pip=("$work/venv/bin/python" -m pip install -q --no-index --no-deps --disable-pip-version-check)
   if [ -n "$wheels" ]; then "${pip[@]}" --upgrade "$wheels"/*.whl; fi
   "${pip[@]}" --force-reinstall --no-build-isolation -C cmake.define.RLP_CUDA=ON -C cmake.define.CMAKE_CUDA_ARCHITECTURES=native "$repo"
@@ -106,12 +118,22 @@ if [ -d "$work/venv" ] || wanted build; then PATH=$work/venv/bin:$PATH; fi
 stage build 60 900 bash -euo pipefail -c build
 stage doctor 10 60 rlplatform doctor
 cd "$work" # so that the installed package is what is tested, not the checkout
-stage tests 60 600 python -m pytest -q -p no:cacheprovider -rs "$repo/tests/test_device_parts.py" "$repo/tests/test_device_learner.py" \
-  "$repo/tests/test_device_replay.py" "$repo/tests/test_returns.py"
+# Those that a machine may lack something for: the others passed where there was no GPU.
+stage tests 60 600 python -m pytest -q -p no:cacheprovider -rs -m "skipif and not slow" "$repo"/tests/test_device_{parts,learner,replay,envs,actor,run}.py \
+  "$repo/tests/test_returns.py"
 mkdir -p "$out/results"
-stage bench:learner 60 420 rlplatform bench learner --device "$device" --repeats 7 --out "$out/results/learner_gpu.json"
+stage bench:learner 60 600 rlplatform bench learner --device "$device" --presets bbf sr_spr spr der drq_eps --repeats 7 \
+  --out "$out/results/learner_gpu.json"
 stage bench:device_replay 20 120 rlplatform bench device_replay --out "$out/results/device_replay.json"
-stage bench:returns 20 120 rlplatform bench returns --device "$device" --out "$out/results/returns_gpu.json"
+stage bench:device_envs 20 180 rlplatform bench device_envs --rounds 7 --out "$out/results/device_envs.json"
+stage bench:returns 20 120 rlplatform bench returns --device cuda --out "$out/results/returns_gpu.json"
+for precision in float32 tf32 bfloat16; do # the reference is the CPU's float32: two gradients of BBF a checkpoint
+  stage "bench:bf16/$precision" 60 300 rlplatform bench bf16 --preset bbf --steps 2400 --device "$device" --dtype "$precision" \
+    --threads "$(nproc)" --out "$out/results/bf16_bbf_$precision.json"
+done
+# Environments, actor, replay and learner on the device: steps and updates a second are in its metrics.jsonl.
+stage train:c51/minatar_Breakout/1 60 300 rlplatform train c51 minatar/Breakout --seed 1 --steps 1000000 \
+  --run-dir "$work/runs/c51/minatar_Breakout/seed_1" "device=$device" backend=device envs=64 log_every=10000 checkpoint_every=250000
 
 # Training takes what is left: `jobs` runs at a time, in the order of seeds, then tasks. Each is asked to stop in time to write its
 # checkpoint; one whose turn does not come is noted as skipped.

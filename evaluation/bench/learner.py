@@ -66,6 +66,8 @@ def main() -> None:
         json.dump(row, sys.stdout)
         return
     rows = []
+    out = given.out or Path(__file__).parent / "results" / ("learner.json" if on_cpu else "learner_gpu.json")
+    out.parent.mkdir(exist_ok=True)
     all_threads = given.threads or (("1", "2") if on_cpu else ("1",))
     dtypes = given.dtypes or (DTYPES if on_cpu else learner_gpu.DTYPES)
     for preset, threads, dtype in itertools.product(given.presets, all_threads, dtypes):
@@ -77,10 +79,9 @@ def main() -> None:
         if len(rows) == 1:
             print("  ".join(f"{name:>{max(len(name), _WIDTH)}}" for name in rows[0]))
         print("  ".join(f"{_text(value):>{max(len(name), _WIDTH)}}" for name, value in rows[-1].items()), flush=True)
-    result = {"actions": given.actions, "rows": rows, **provenance(), "load": list(os.getloadavg())}
-    out = given.out or Path(__file__).parent / "results" / ("learner.json" if on_cpu else "learner_gpu.json")
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
+        # After every row: what was measured is not lost where the time runs out.
+        result = {"actions": given.actions, "rows": rows, **provenance(), "load": list(os.getloadavg())}
+        out.write_text(json.dumps(result, indent=1) + "\n")
     if not on_cpu:
         print(learner_gpu.beside(rows))
 

@@ -2,13 +2,16 @@
 
     rlplatform bench ray [--rounds N] [--minutes M] [--only transport|waiting|store] [--out FILE]
 
-transport  A round of one actor whose rollout is made beforehand, beside a bare Ray actor that is handed one array of as many bytes
-           (`ray.put`) and returns one of as many (`ray.get`); in turns, and the ratio is the median over rounds of quotients.
+transport  A round of one actor whose rollout is made beforehand, beside a bare Ray actor that is handed the bytes of the same weights
+           as one array (`ray.put`) and returns those of the rollout as one (`ray.get`); beside one that is handed and returns the
+           single arrays in lists; and beside one that is handed a byte and returns it, the least that two calls and two objects
+           cost. In turns; ratios are medians over rounds of quotients.
 waiting    Training of preset c51 on minatar/Breakout at lag 0, 1, 2: agent steps a second, the share of the wall time that the
            learner waits for rollouts, the share that the actors wait for something to do, and the lag of the policy.
-store      The same training for M minutes: the bytes in the object store, sampled once a second, and their slope.
+store      The same training for M minutes: the bytes in the object store, and the slope of their floor.
 
 Logical CPUs are given out freely (Ray is started with room for all actors): what counts is the machine's own, which is recorded.
+--only measures one part and leaves the others in the file as they were; each part names its own command, machine and load.
 """
 
 import argparse
@@ -16,7 +19,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -37,7 +40,7 @@ from rlplatform.perf import Clock
 from rlplatform.placement import Placement
 from rlplatform.provenance import provenance
 from rlplatform.streams import Stream
-from rlplatform.types import Agent, Rollout, Spec, State, Weights, empty_episodes
+from rlplatform.types import Agent, Array, Rollout, Spec, State, Weights, empty_episodes
 from rlplatform.workers.parcel import size
 from rlplatform.workers.ray import RayWorkers
 
@@ -49,6 +52,8 @@ CASES = (  # name, preset, its task, environments, steps
     ("atari, der, long rounds", "der", "atari/Pong", 16, 64),
     ("atari, bbf, a step a round", "bbf", "atari/Pong", 1, 1),
 )
+SAMPLE_S = 0.25
+STRETCHES = 10  # of the measurement of the object store; at the least a sample each
 TASK, PRESET = "minatar/Breakout", "c51"
 ENVS, STEPS, RATIO = 16, 16, 1 / 64  # of an actor; gradient steps per agent step
 
@@ -79,14 +84,40 @@ def make_canned(i: int, clock: Clock, envs: int, steps: int, frame: tuple[int, .
 
 
 class Bare:
-    """What a round is at the least: bytes there, bytes back."""
+    """What a round is at the least: so much there, so much back."""
 
-    def __init__(self, bytes_back: int) -> None:
-        self.answer = np.ones(bytes_back, np.uint8)  # zeros would be one page of the kernel's, read from the cache
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
 
     def round(self, weights: Any) -> Any:
         assert len(weights)
         return self.answer
+
+
+def arrays_of(tree: Any) -> list[Array]:
+    """The arrays and tensors in nested mappings and tuples, each as its bytes where they lie."""
+    if isinstance(tree, torch.Tensor):
+        tree = tree.detach().numpy()
+    if isinstance(tree, np.ndarray):
+        return [tree.reshape(-1).view(np.uint8)]
+    if isinstance(tree, Mapping):
+        tree = tuple(tree.values())
+    return [array for item in tree for array in arrays_of(item)] if isinstance(tree, tuple) else []
+
+
+def in_one(arrays: list[Array]) -> Array:
+    """One array of the same bytes, in memory of torch's as weights are: numpy asks for huge pages, and so is read faster."""
+    return torch.cat([torch.tensor(array) for array in arrays]).numpy()
+
+
+def round_of(workers: RayWorkers, weights: Weights, k: int) -> Any:
+    """Round k, by a new version of the weights."""
+    return workers.start(weights, k, 1)()
+
+
+def bare_round(actor: Any, sent: Any, k: int) -> Any:
+    """One of a Bare actor."""
+    return ray.get(actor.round.remote(ray.put(sent)))
 
 
 def transport(rounds: int) -> Iterator[dict[str, Any]]:
@@ -94,33 +125,35 @@ def transport(rounds: int) -> Iterator[dict[str, Any]]:
     for name, preset, task, envs, steps in CASES:
         spec = ATARI if task.startswith("atari/") else spec_of(task)
         canned = partial(make_canned, envs=envs, steps=steps, frame=spec.frame_shape)
-        bytes_back = size(Canned(envs, steps, spec.frame_shape).rollout)
+        back = arrays_of(Canned(envs, steps, spec.frame_shape).rollout)
         weights = make_agent(preset, task, spec, envs, capacity=4_000, min_replay=100).weights()
-        there = np.ones(size(weights), np.uint8)
         workers = RayWorkers(canned, 1, 0, 1, Placement("auto", actor_cpus=0.0))
-        bare = ray.remote(Bare).options(num_cpus=0).remote(bytes_back)
-
-        def ours(k: int, workers: RayWorkers = workers, weights: Weights = weights) -> Any:
-            return workers.start(weights, k, 1)()
-
-        def theirs(k: int, bare: Any = bare, there: Any = there) -> Any:
-            return ray.get(bare.round.remote(ray.put(there)))
-
-        times: dict[Any, list[float]] = {ours: [], theirs: []}
+        runs: dict[str, Callable[[int], Any]] = {"ours": partial(round_of, workers, weights)}
+        byte, there = np.ones(1, np.uint8), arrays_of(weights)
+        bare = []
+        for kind, sent, answer in (
+            ("bare", in_one(there), in_one(back)),
+            ("arrays", there, back),
+            ("byte", byte, byte),
+        ):
+            bare.append(ray.remote(Bare).options(num_cpus=0).remote(answer))
+            runs[kind] = partial(bare_round, bare[-1], sent)
+        times: dict[str, list[float]] = {kind: [] for kind in runs}
         for k in range(rounds + 5):
-            for run in (ours, theirs) if k % 2 else (theirs, ours):
+            for kind in sorted(runs, reverse=k % 2 == 1):
                 begin = time.perf_counter()
-                run(k)
-                times[run].append(time.perf_counter() - begin)
+                runs[kind](k)
+                times[kind].append(time.perf_counter() - begin)
         workers.close()
-        ray.kill(bare)
-        pairs = list(zip(times[ours][5:], times[theirs][5:], strict=True))
-        yield {
-            "case": name, "kib_there": round(there.nbytes / 1024), "kib_back": round(bytes_back / 1024),
-            "ours_us": round(1e6 * statistics.median(a for a, _ in pairs)),
-            "bare_us": round(1e6 * statistics.median(b for _, b in pairs)),
-            "ours_over_bare": round(statistics.median(a / b for a, b in pairs), 3),
-        }  # fmt: skip
+        for actor in bare:
+            ray.kill(actor)
+        kept = {kind: seconds[5:] for kind, seconds in times.items()}
+        row = {"case": name, "kib_there": round(size(there) / 1024), "kib_back": round(size(back) / 1024)}
+        row |= {f"{kind}_us": round(1e6 * statistics.median(kept[kind])) for kind in runs}
+        for kind in ("bare", "arrays"):
+            quotients = [a / b for a, b in zip(kept["ours"], kept[kind], strict=True)]
+            row[f"ours_over_{kind}"] = round(statistics.median(quotients), 3)
+        yield row
 
 
 def make_agent(preset: str, task: str, spec: Spec, streams: int, seed: int = 0, **fields: Any) -> Agent:
@@ -194,7 +227,9 @@ def waiting(actors: int, rounds: int) -> Iterator[dict[str, Any]]:
 
 
 def store(actors: int, minutes: float) -> dict[str, Any]:
-    """Bytes in the object store of this node by the second, after a warm-up of 20 rounds; the slope by least squares."""
+    """Bytes in the object store of this node, four times a second after a warm-up of 20 rounds. They rise while versions of the weights
+    are kept for rounds that a restart would repeat, and fall when an actor's state arrives; what leaks would raise the floor. Its
+    slope by least squares over the lowest of ten stretches, each longer than many such waves, with its standard error."""
     node = ray.nodes()[0]
     times: list[float] = []
     used: list[int] = []
@@ -205,7 +240,7 @@ def store(actors: int, minutes: float) -> dict[str, Any]:
         begin = time.monotonic()
         for _ in loop:
             now = time.monotonic() - begin
-            if now >= len(times):
+            if now >= SAMPLE_S * len(times):
                 stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"]).store_stats
                 times.append(now)
                 used.append(stats.object_store_bytes_used)
@@ -213,10 +248,13 @@ def store(actors: int, minutes: float) -> dict[str, Any]:
             if now > 60 * minutes:
                 break
         rounds = learner.version
-    slope = float(np.polyfit(times, used, 1)[0]) if len(times) > 1 else 0.0
+    at = [part.mean() for part in np.array_split(np.array(times), STRETCHES)]
+    floor = [part.min() for part in np.array_split(np.array(used), STRETCHES)]
+    (slope, _), covariance = np.polyfit(at, floor, 1, cov=True)
     return {
-        "actors": actors, "minutes": minutes, "rounds": rounds, "samples": len(times), "slope_bytes_per_s": round(slope, 1),
-        "median_kib": round(statistics.median(used) / 1024), "max_kib": round(max(used) / 1024), "max_objects": max(count),
+        "actors": actors, "minutes": minutes, "rounds": rounds, "samples": len(times), "slope_bytes_per_s": round(float(slope), 1),
+        "standard_error": round(float(covariance[0, 0] ** 0.5), 1),
+        "floor_kib": round(min(floor) / 1024), "median_kib": round(statistics.median(used) / 1024), "max_kib": round(max(used) / 1024), "max_objects": max(count),
     }  # fmt: skip
 
 
@@ -240,23 +278,28 @@ def main() -> None:
     parser.add_argument("--only", choices=("transport", "waiting", "store"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ray.json")
     given = parser.parse_args()
+    if 60 * given.minutes < 2 * STRETCHES:
+        parser.error(f"--minutes: a slope needs {2 * STRETCHES} seconds at the least")
 
     load = list(os.getloadavg())  # before we add to it: what else the machine was doing
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     torch.set_num_threads(1)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    result: dict[str, Any] = {"rounds": given.rounds, "envs": ENVS, "steps": STEPS, "ratio": RATIO}
+    measured: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "transport": lambda: show(transport(given.rounds)),
+        "waiting": lambda: show(waiting(given.actors, given.rounds)),
+        "store": lambda: show([store(given.actors, given.minutes)]),
+    }
+    result: dict[str, Any] = {}
+    if given.only is not None and given.out.is_file():
+        result = json.loads(given.out.read_text())
     try:
-        if given.only in (None, "transport"):
-            result["transport"] = show(transport(given.rounds))
-        if given.only in (None, "waiting"):
-            result["waiting"] = show(waiting(given.actors, given.rounds))
-        if given.only in (None, "store"):
-            result["store"] = show([store(given.actors, given.minutes)])
+        for part in measured if given.only is None else (given.only,):
+            result[part] = {"rows": measured[part](), "rounds": given.rounds, **provenance(), "load": load}
     finally:
         ray.shutdown()
     given.out.parent.mkdir(exist_ok=True)
-    given.out.write_text(json.dumps({**result, **provenance(), "load": load}, indent=1) + "\n")
+    given.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rlplatform import config as configs
-from rlplatform.runconfig import RunConfig
-from rlplatform.rundir import RunDirError, difference
+from rlplatform.runconfig import RunConfig, with_later_keys
+from rlplatform.rundir import RunDirError, departure
 
 LOG = "run.log"  # what a cell's process prints, in its run's folder
 TAIL = 1 << 16  # bytes of metrics.jsonl that surely hold its last lines
@@ -73,10 +73,8 @@ def check(cell: Cell) -> None:
     if not file.is_file():
         return
     there, asked = file.read_text(), configs.to_yaml(cell.config)
-    if there != asked:
-        raise RunDirError(
-            f"{cell.folder} holds a run of another configuration ({difference(there, asked)}); give another --out"
-        )
+    if there != asked and (found := departure(with_later_keys(there), asked)):
+        raise RunDirError(f"{cell.folder} holds a run of another configuration ({found}); give another --out")
 
 
 def held(folder: Path) -> bool:

@@ -1,19 +1,23 @@
-"""A Ray cluster as a place for cells: joined or refused within seconds, and asked for no more than it has."""
+"""A Ray cluster as a place for cells: joined or refused within seconds, and asked for no more than it has.
 
-import os
+It is joined from the root folder, since Ray puts the current one in front of its workers' paths: in a checkout, rlplatform/ would
+hide what is installed. Runs and trials are told the folder, and look for modules there last.
+"""
+
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 from rlplatform.grid.cells import Cell, Needs
 from rlplatform.grid.pool import LostError, spawn
 from rlplatform.placement import ClusterError
+from rlplatform.ray_join import check_address, prepare
 
-PORT_S = 5.0  # for a port to answer
 JOIN_S = 30.0  # for a trial connection: a new process, which imports Ray
 STARTS = 3  # tries to start Ray here: it allows itself 30 s, which a machine with all cores busy may miss
 STORE = 100 << 20  # bytes of the object store of a local start: nothing large goes through it
@@ -45,9 +49,10 @@ def connect(address: str, needs: Needs, at_once: int = 1) -> str:
     if address == "local":
         _start(ray)
     else:
-        found = _reachable(address)
+        found = check_address(address)
         _try_out(found)
-        ray.init(address=found, log_to_driver=False, logging_level="warning")
+        with chdir("/"):
+            ray.init(address=found, log_to_driver=False, logging_level="warning")
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     there = in_words(nodes)
     if not any(_places(node, needs) for node in nodes):
@@ -167,6 +172,7 @@ class _Runner:
 
 
 def _ray() -> Any:
+    prepare()
     try:
         import ray
     except ModuleNotFoundError as error:
@@ -178,10 +184,11 @@ def _start(ray: Any) -> None:
     """Start Ray on this machine, for this process: a new one, whatever else runs here."""
     for left in reversed(range(STARTS)):
         try:
-            ray.init(
-                address="local", include_dashboard=False, object_store_memory=STORE, log_to_driver=False,
-                logging_level="warning",
-            )  # fmt: skip
+            with chdir("/"):
+                ray.init(
+                    address="local", include_dashboard=False, object_store_memory=STORE, log_to_driver=False,
+                    logging_level="warning",
+                )  # fmt: skip
         except Exception as error:  # Ray has no class of its own for this
             ray.shutdown()
             if not left:
@@ -194,24 +201,6 @@ def _places(node: dict[str, float], needs: Needs) -> int:
     """How many runs a node holds at a time."""
     asked = {"CPU": needs.cpus, "GPU": needs.gpus}
     return min((int(node.get(name, 0.0) / n + 1e-9) for name, n in asked.items() if n), default=1 << 30)
-
-
-def _reachable(address: str) -> str:
-    """The address, where a port answers within seconds."""
-    if address == "auto":
-        address = os.environ.get("RAY_ADDRESS", "auto")
-        if address == "auto":
-            return address  # of this machine: Ray looks among its processes, and does not wait
-    host, colon, port = address.rpartition(":")
-    if "//" in address:
-        raise ClusterError(f"{address!r}: join the cluster itself (HOST:PORT, 6379 by default), not a client's server")
-    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ClusterError(f"{address!r} is not a Ray address: expected auto, local or HOST:PORT")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PORT_S).close()
-    except OSError as error:
-        raise ClusterError(f"no Ray cluster at {address}: {error}; there, `ray status` says whether it runs") from error
-    return address
 
 
 def _try_out(address: str) -> None:

@@ -11,6 +11,8 @@ from typing import Protocol
 
 from rlplatform.grid.cells import LOG, Cell, Needs
 
+OURS = ("-P",)  # of Python: not the current folder first, where in a checkout rlplatform/ would hide what is installed
+
 
 class Job(Protocol):
     """One attempt at a cell."""
@@ -103,6 +105,6 @@ def spawn(
         log.write(f"{chr(10) if log.tell() else ''}== {at}: rlplatform {shlex.join(command)}\n".encode())
         log.flush()
         return subprocess.Popen(  # noqa: S603  our own command line
-            [sys.executable, "-m", "rlplatform.grid.child", str(os.getpid()), *command],
+            [sys.executable, *OURS, "-m", "rlplatform.grid.child", str(os.getpid()), *command],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(env or {})}, cwd=cwd,
         )  # fmt: skip

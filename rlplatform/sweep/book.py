@@ -9,6 +9,7 @@ report/                       the page, tables and figures
 
 import fcntl
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from rlplatform.evaluation.sweeps import Rung, Score, Trial
 from rlplatform.rundir import RunDirError, difference
+from rlplatform.segments import sync_folder
 from rlplatform.sweep.schema import Sweep, identity
 
 
@@ -99,8 +101,12 @@ def read_trial(file: Path) -> Trial:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Beside, then renamed: the file is there whole or not at all."""
+    """Beside, forced to the disk, then renamed: the file is there whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
-    part.write_text(text)
+    with part.open("w") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
     part.rename(file)
+    sync_folder(file.parent)

@@ -1,5 +1,6 @@
 """sweep.yaml: what is searched and how, as frozen dataclasses, checked against the schema of a run before anything starts."""
 
+import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -141,9 +142,11 @@ def parse(read: Mapping[str, Any], name: str) -> Sweep:
     missing = [key for key in ("agent", "suite", "space") if not rest.get(key)]
     if missing:
         raise ConfigError(f"no value for {', '.join(missing)}")
-    space, scale = rest.pop("space"), rest.pop("scale", {})
+    space, scale = rest.pop("space"), rest.pop("scale", None) or {}
     if not isinstance(space, Mapping):
         raise ConfigError("space: expected dotted keys, each with a type and its bounds")
+    if not isinstance(scale, Mapping):
+        raise ConfigError(f"scale: expected task: [score that is 0, score that is 1], got {scale!r}")
     sweep = configs.merge(Sweep(name="sweep", agent="?", suite="?"), rest)
     return replace(
         sweep,
@@ -159,6 +162,8 @@ def check(sweep: Sweep) -> Sweep:
         ValueError: an unknown suite, agent, task or key (with the nearest), a type or a value that the key does not take, rungs beyond
             the end, tasks whose scores cannot be averaged since they have no scale.
     """
+    for module in sweep.imports:
+        importlib.import_module(module)
     suite = find_suite(sweep.suite)
     tasks = tuple(find_tasks(suite, sweep.tasks))
     sweep = replace(sweep, tasks=tasks, steps=sweep.steps or suite.steps)
@@ -294,6 +299,8 @@ def _expect(name: str, holds: bool, what: str, got: Any) -> None:
 
 
 def _yaml(value: Any) -> str:
+    if value is None:
+        return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     return repr(value) if isinstance(value, (int, float)) else str(value)

@@ -40,15 +40,26 @@ def needs(sweep: Sweep, config: RunConfig) -> Needs:
     return Needs(sweep.cpus or config.threads * config.actors, sweep.gpus)
 
 
+def most(sweep: Sweep) -> Needs:
+    """What a run of the sweep may ask for: threads and actors can be part of what is searched."""
+    largest: dict[str, Any] = {key: max(sweep.space[key].ends) for key in ("threads", "actors") if key in sweep.space}
+    return needs(sweep, configure(sweep, sweep.tasks[0], 0, largest))
+
+
+def find_modules(sweep: Sweep, cwd: str) -> None:
+    """In a worker's process: modules of the user's own lie where he is; those that register environments are imported."""
+    if cwd not in sys.path:
+        sys.path.append(cwd)
+    for module in sweep.imports:
+        importlib.import_module(module)
+
+
 def advance(sweep: Sweep, task: str, seed: int, params: Mapping[str, Any], folder: Path, step: int, cwd: str) -> float:
     """Take a run to the rung at `step`, from wherever it stands, and give its normalised score there.
 
     Runs in a worker's process, which may be another machine's: everything is by value, and the run's folder is the only memory.
     """
-    if cwd not in sys.path:
-        sys.path.append(cwd)
-    for module in sweep.imports:
-        importlib.import_module(module)
+    find_modules(sweep, cwd)
     config = configure(sweep, task, seed, params)
     found = score_at(folder, step, last=step >= config.steps)
     if found is None:

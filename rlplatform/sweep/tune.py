@@ -11,6 +11,7 @@ import shutil
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from rlplatform.evaluation.sweeps import Rung, Score, Trial, score
 from rlplatform.placement import ClusterError
 from rlplatform.sweep.book import Book
 from rlplatform.sweep.schema import Param, Sweep, configure
-from rlplatform.sweep.trial import advance, needs
+from rlplatform.sweep.trial import advance, find_modules, needs
 
 try:
     import optuna
@@ -51,13 +52,10 @@ def search(book: Book, say: Callable[[str], None], should_stop: Callable[[], int
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0",
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     }  # fmt: skip
-    one = needs(sweep, configure(sweep, sweep.tasks[0], 0, {}))
-    bundle = {"CPU": one.cpus, "GPU": one.gpus}
-    places = tune.PlacementGroupFactory([{}, *[{name: n for name, n in bundle.items() if n}] * sweep.parallel])
     scheduler = _scheduler(sweep)
     replay(scheduler, book.of("complete", "stopped"))
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(take_trial, sweep=sweep, folder=str(book.folder.absolute()), cwd=str(Path.cwd())), places),
+        tune.with_resources(tune.with_parameters(take_trial, sweep=sweep, folder=str(book.folder.absolute()), cwd=str(Path.cwd())), partial(places, sweep)),
         tune_config=tune.TuneConfig(search_alg=asker, scheduler=scheduler, num_samples=-1, reuse_actors=False),
         run_config=tune.RunConfig(
             name="tune", storage_path=str(scratch.absolute()), verbose=0, stop=_Stopper(should_stop),
@@ -68,10 +66,18 @@ def search(book: Book, say: Callable[[str], None], should_stop: Callable[[], int
     shutil.rmtree(scratch, ignore_errors=True)
 
 
+def places(sweep: Sweep, given: Mapping[str, Any]) -> Any:
+    """What a trial holds while it runs: room for `parallel` of its runs, with the threads and actors that it tries."""
+    one = needs(sweep, configure(sweep, sweep.tasks[0], 0, given["params"]))
+    bundle = {name: n for name, n in (("CPU", one.cpus), ("GPU", one.gpus)) if n}
+    return tune.PlacementGroupFactory([{}, *[bundle] * sweep.parallel])
+
+
 def take_trial(given: Mapping[str, Any], sweep: Sweep, folder: str, cwd: str) -> None:
     """The body of a trial: from rung to rung, its runs as Ray tasks, and a report at each."""
     where = Path(folder) / "trials" / f"t{given['number']:04d}"
     try:
+        find_modules(sweep, cwd)
         for step in sweep.milestones:
             scores = _rung(sweep, given["params"], where, step, cwd)
             found = score(scores)

@@ -1,22 +1,29 @@
 """Actors in this process."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from rlplatform.actor import Actor
 from rlplatform.types import Rollout, State, Weights
+
+
+class Collects(Protocol):
+    """An `Actor`, or a `DeviceActor`, whose rollouts are `DeviceRollout`s."""
+
+    def collect(self, weights: Weights, version: int, steps: int) -> Any: ...
+    def state_dict(self) -> State: ...
+    def load_state_dict(self, state: State) -> None: ...
 
 
 class LocalWorkers:
     """Actors in this process: at lag 0 they work when waited for, with the learner's own weights and no copy; at lag > 0
     one thread collects with a snapshot of the weights while the learner learns."""
 
-    def __init__(self, actors: list[Actor], lag: int, threads: int | None = None) -> None:
+    def __init__(self, actors: Sequence[Collects], lag: int, threads: int | None = None) -> None:
         """`threads`: of the actors' matrix products; None: as many as this thread has now."""
         self._actors = actors
         self._threads = torch.get_num_threads() if threads is None else threads

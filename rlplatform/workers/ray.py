@@ -7,8 +7,8 @@ again. The only module of the core that imports ray.
 """
 
 import os
+import pickle
 import signal
-import socket
 import sys
 import threading
 import time
@@ -30,17 +30,19 @@ from rlplatform.actor import Actor
 from rlplatform.perf import Clock
 from rlplatform.placement import ClusterError, Placement
 from rlplatform.provenance import machine, packages
+from rlplatform.ray_join import check_address, prepare
 from rlplatform.types import Rollout, State, Weights
-from rlplatform.workers.parcel import pack, size, unpack
+from rlplatform.workers.parcel import Parcel, pack, size, unpack
 
 MakeActor = Callable[
     [int, Clock], Actor
 ]  # actor i, whose clock is watched; pickled, so that it can be called elsewhere
-PROBE_S = 3.0  # for the port of a cluster to answer
 STATE_SHARE = 0.05  # of what travels: states are asked for so seldom that they stay below it,
 KEPT_ROUNDS = 64  # ... but not less often than every so many rounds, which a restart repeats,
 KEPT_BYTES = 2**26  # ... nor so seldom that the weights of those rounds fill more than this
 LOG_BYTES = 4_000  # of an actor's log in an error
+CANNOT_BE_MADE = "creation task"  # in Ray's account of an actor whose __init__ has raised an error
+EXIT = "Worker exit type: "  # in Ray's account of an actor that died; how it ended follows
 SAME_EVERYWHERE = ("numpy", "torch", "ale-py", "gymnasium", "dm-control", "mujoco", "envpool")
 
 
@@ -55,15 +57,15 @@ class Restart(NamedTuple):
 class _Note(NamedTuple):
     """What comes beside a rollout."""
 
-    state: State | None  # after it, where it was asked for
-    state_bytes: int
+    state: bytes | None  # after it, where it was asked for, pickled
+    exact: bool  # whether the games are part of the state
     seconds: Mapping[str, float]  # spent by the actor on this round, by name
 
 
 class _Host:
     """One actor in a process of its own."""
 
-    def __init__(self, paths: list[str], make: bytes, i: int, threads: int, state: State | None) -> None:
+    def __init__(self, paths: list[str], make: bytes, i: int, threads: int, state: bytes | None) -> None:
         """`make`: a MakeActor, pickled, since unpickling may import what only `paths`, the learner's, lead to."""
         import faulthandler
 
@@ -73,7 +75,7 @@ class _Host:
         self._clock = Clock()
         self._actor = cloudpickle.loads(make)(i, self._clock)
         if state is not None:
-            self._actor.load_state_dict(state)
+            self._actor.load_state_dict(_loaded(state))
 
     def facts(self) -> Mapping[str, Any]:
         """What the learner's side has to know of this process."""
@@ -87,23 +89,25 @@ class _Host:
             "cpu": machine()["cpu"],
         }
 
-    def work(self, weights: Any, version: int, steps: int, saves: bool) -> tuple[Rollout | None, _Note]:
-        """A round; one of 0 steps only tells the state."""
+    def work(self, sent: Parcel | None, asked: tuple[int, bool]) -> tuple[Parcel | None, _Note]:
+        """A round of so many steps by the weights and the version that were sent, and whether to tell the state after it; one of 0
+        steps does nothing else. Two arguments, since Ray packs each by itself."""
+        steps, saves = asked
         before, start = dict(self._clock.seconds), time.perf_counter()
-        rollout = self._actor.collect(unpack(weights), version, steps) if steps else None
+        rollout = None if sent is None else pack(self._actor.collect(*unpack(sent), steps))
         state = self._actor.state_dict() if saves else None
         seconds = {name: total - before[name] for name, total in self._clock.seconds.items()}
         seconds["collect"] = time.perf_counter() - start
-        return rollout, _Note(state, size(state), seconds)
+        exact = state is not None and state["envs"] is not None
+        return rollout, _Note(None if state is None else _kept(state), exact, seconds)
 
 
 @dataclass
 class _Round:
-    weights: Any  # reference to what was packed; None in a round of 0 steps
-    version: int
+    sent: Any  # reference to the parcel of (weights, version); None in a round of 0 steps
     steps: int
     saves: bool
-    answer: Any = None  # reference to (rollout, note): one object, since each has its price
+    answer: Any = None  # reference to (parcel of the rollout, note): one object, since each has its price
 
 
 @dataclass
@@ -111,7 +115,7 @@ class _Seat:
     """One actor as this side knows it."""
 
     i: int
-    state: State | None = None  # after all rounds but `rounds`; None: as it was made
+    state: bytes | None = None  # after all rounds but `rounds`, pickled; None: as it was made
     rounds: dict[int, _Round] = field(default_factory=dict)  # asked for since, by number, in order
     handle: Any = None  # of its process
     facts_ref: Any = None
@@ -184,13 +188,14 @@ class RayWorkers:
             )
         self._begin()
         if self._sent is None or self._sent[0] != version:
-            self._sent = version, self._put(weights)
+            self._sent = None  # first: what nobody needs any more makes room
+            self._sent = version, self._put(weights, version)
         number, self._number = self._number, self._number + 1
         saves = number - self._saved >= self._every
         if saves:
             self._saved = number
         for seat in self._seats:
-            self._ask(seat, number, _Round(self._sent[1], version, steps, saves))
+            self._ask(seat, number, _Round(self._sent[1], steps, saves))
         self._under_way += 1
         return partial(self._wait, number)
 
@@ -204,17 +209,18 @@ class RayWorkers:
             number, self._number = self._number, self._number + 1
             self._saved = number
             for seat in behind:
-                self._ask(seat, number, _Round(None, 0, 0, saves=True))
+                self._ask(seat, number, _Round(None, 0, saves=True))
             until = time.monotonic() + self.placement.deadline_s
             for seat in behind:
                 self._result(seat, number, until)
-        return {"actors": [seat.state for seat in self._seats]}
+        states = [seat.state for seat in self._seats]
+        return {"actors": [None if state is None else _loaded(state) for state in states]}
 
     def load_state_dict(self, state: State) -> None:
         self._dismiss()
         self._sent, self._under_way, self._saved = None, 0, self._number - KEPT_ROUNDS
         for seat, saved in zip(self._seats, state["actors"], strict=True):
-            seat.state = saved
+            seat.state = _kept(saved)
             seat.rounds.clear()
 
     def close(self) -> None:
@@ -246,7 +252,8 @@ class RayWorkers:
             try:
                 self._learn_facts(seat)
             except RayError as error:
-                raise ClusterError(f"actor {seat.i} could not be made: {_in_a_line(error)}") from error
+                if CANNOT_BE_MADE in str(error):  # else it was killed: whoever waits for it has it replaced
+                    raise ClusterError(f"actor {seat.i} could not be made: {_in_a_line(error)}") from error
 
     def _create(self, seat: _Seat) -> None:
         seat.handle = self._host.remote(self._paths, self._make, seat.i, self._threads, seat.state)
@@ -259,7 +266,7 @@ class RayWorkers:
         self._send(seat, round_)
 
     def _send(self, seat: _Seat, round_: _Round) -> None:
-        round_.answer = seat.handle.work.remote(round_.weights, round_.version, round_.steps, round_.saves)
+        round_.answer = seat.handle.work.remote(round_.sent, (round_.steps, round_.saves))
 
     def _wait(self, number: int) -> list[Rollout]:
         until = time.monotonic() + self.placement.deadline_s
@@ -271,7 +278,7 @@ class RayWorkers:
         """Its answer to round `number`; until then it is replaced as often as need be."""
         while True:
             try:
-                rollout, note = ray.get(seat.rounds[number].answer, timeout=max(1.0, until - time.monotonic()))
+                packed, note = ray.get(seat.rounds[number].answer, timeout=max(1.0, until - time.monotonic()))
                 if seat.facts is None:
                     self._learn_facts(seat)
                 break
@@ -291,23 +298,23 @@ class RayWorkers:
             seat.state = note.state
             for old in [old for old in seat.rounds if old <= number]:
                 del seat.rounds[old]
-            self._choose_interval(note, rollout)
-        return rollout  # type: ignore[no-any-return]  # ray.get returns Any
+            self._choose_interval(note, packed)
+        return None if packed is None else unpack(packed)
 
-    def _choose_interval(self, note: _Note, rollout: Rollout | None) -> None:
+    def _choose_interval(self, note: _Note, packed: Parcel | None) -> None:
         """How often to ask for states. Each costs its bytes; each round without one is a round more to be repeated, and weights
         to be kept until then."""
-        assert note.state is not None
-        if note.state["envs"] is None:  # repeating would begin another game in the middle of what was handed over
+        if not note.exact:  # repeating would begin another game in the middle of what was handed over
             self._every = 1
-        elif rollout is not None:
-            self._every = min(max(1, ceil(note.state_bytes / (STATE_SHARE * size(rollout)))), self._most)
+        elif packed is not None:
+            self._every = min(max(1, ceil(size(note.state) / (STATE_SHARE * size(packed)))), self._most)
 
-    def _put(self, weights: Weights) -> Any:
-        """The reference to them in the object store."""
-        self._most = max(1, min(KEPT_ROUNDS, KEPT_BYTES // max(size(weights), 1)))
+    def _put(self, weights: Weights, version: int) -> Any:
+        """The reference to both in the object store."""
+        parcel = pack((weights, version))
+        self._most = max(1, min(KEPT_ROUNDS, KEPT_BYTES // size(parcel)))
         try:
-            return ray.put(pack(weights))
+            return ray.put(parcel)
         except RayError as error:
             raise ClusterError(f"the weights do not get into Ray's object store: {_in_a_line(error)}") from error
 
@@ -360,7 +367,9 @@ class RayWorkers:
 
     def _dismiss(self) -> None:
         for seat in self._seats:
-            if seat.handle is not None:
+            if (
+                seat.handle is not None and ray.is_initialized()
+            ):  # where somebody has shut it down, kill() would start one
                 ray.kill(seat.handle)
             seat.handle = seat.facts_ref = None
         self._begun = False
@@ -377,12 +386,12 @@ def _connect(placement: Placement) -> bool:
     """Whether the connection is ours to close: inside a Ray task, or where somebody has called ray.init, it is theirs."""
     if ray.is_initialized():
         return False
+    prepare()
     own = placement.ray == "local"
     if not own:
-        _check_address(placement.ray)
+        check_address(placement.ray)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if own:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing of ours calls home
         options |= {"include_dashboard": False}
         if placement.object_store_mib:
             options["object_store_memory"] = placement.object_store_mib * 2**20
@@ -394,30 +403,6 @@ def _connect(placement: Placement) -> bool:
             ray.shutdown()
             raise ClusterError(f"cannot use the Ray at {placement.ray!r}: {error}") from error
     return True
-
-
-def _check_address(address: str) -> None:
-    """ray.init waits long for a cluster that is not there: knock first."""
-    if address == "auto":
-        address = os.environ.get("RAY_ADDRESS", "")
-        if not address:
-            return  # Ray looks for one on this machine, and says at once if there is none
-    if "://" in address:
-        raise ClusterError(f"{address}: not through Ray's client; give HOST:PORT, from a machine of the cluster")
-    host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isdigit()):
-        raise ClusterError(f"{address!r} is not an address: give local, auto or HOST:PORT")
-    if os.environ.get("RAY_USE_TLS", "0") == "1":
-        return  # the knock would have to be encrypted
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), PROBE_S) as connection:
-            connection.settimeout(PROBE_S)
-            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-            frame = connection.recv(9)
-    except OSError as error:
-        raise ClusterError(f"no Ray answers at {address}: {error}") from error
-    if len(frame) < 4 or frame[3] != 4:  # a gRPC server greets with SETTINGS (RFC 9113, section 3.4)
-        raise ClusterError(f"what answers at {address} is no Ray")
 
 
 def _check_resources(placement: Placement, actors: int) -> None:
@@ -455,6 +440,16 @@ def _reserve_gpus(placement: Placement) -> Any:
     return learner
 
 
+def _kept(state: State) -> bytes:
+    """A state on its way to where it may never be looked at: in one piece, and apart from the rollout, whose memory it would hold."""
+    return pickle.dumps(state, protocol=5)
+
+
+def _loaded(state: bytes) -> State:
+    """By whoever needs it; Ray itself sends pickles over the same connection."""
+    return pickle.loads(state)  # type: ignore[no-any-return]  # noqa: S301
+
+
 def _free(placement: Placement) -> str:
     total, free = ray.cluster_resources(), ray.available_resources()
     rows = [f"{free.get(name, 0.0):g} of {total.get(name, 0.0):g} {name}s" for name in ("CPU", "GPU")]
@@ -481,9 +476,13 @@ def _end_of_log(path: str, hanging: int | None) -> str:
 
 
 def _in_a_line(error: BaseException) -> str:
-    """An error of Ray's: of a traceback from elsewhere the last line, of an explanation the first."""
+    """An error of Ray's: of a traceback from elsewhere the last line, of an explanation the first, and how a process ended."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[-1] if isinstance(error, RayTaskError) or "creation task" in lines[0] else lines[0]
+    if isinstance(error, RayTaskError) or CANNOT_BE_MADE in lines[0]:
+        return lines[-1]
+    where = [line for line in lines if line.startswith(("pid:", "ip:"))]
+    how = [line.partition(EXIT)[2].partition("Some common causes")[0].strip() for line in lines if EXIT in line]
+    return " ".join([lines[0], *how, *([f"({', '.join(where)})"] if where else [])])
 
 
 @contextmanager
