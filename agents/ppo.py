@@ -16,6 +16,7 @@ from torch import Tensor
 from rlplatform.agents.ppo_config import Config, learning_rate_at
 from rlplatform.agents.ppo_net import Losses, Minibatch, Net, distances, losses
 from rlplatform.onpolicy import FrameHistory, Observations, Round, RunningMoments, join
+from rlplatform.optim import ClippedAdam
 from rlplatform.returns import gae, reward_and_discount
 from rlplatform.streams import Stream
 from rlplatform.techniques import gtr, sigreg
@@ -92,7 +93,7 @@ class Agent:
         self.net = Net(config, spec)
         self.net.init_(Stream(seed, "init"))
         self._parameters = dict(self.net.named_parameters())
-        self._adam = torch.optim.Adam(self._parameters.values(), config.learning_rate, eps=config.adam_eps, fused=True)
+        self._adam = ClippedAdam(self._parameters.values(), config.learning_rate, config.adam_eps)
         self._shuffle = Stream(seed, "shuffle")
         self._frames = FrameHistory(streams, spec)
         self._obs_moments = RunningMoments(spec.stack, *spec.frame_shape)
@@ -181,10 +182,7 @@ class Agent:
             parts = self._sigreg.parts(*out.hidden)
             total, said = total + self._sigreg.loss(parts), sigreg.metrics(parts)
         self._pruner.begin()
-        self._adam.zero_grad()
-        torch.autograd.backward(total)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self.config.max_grad_norm, foreach=True)
-        self._adam.step()
+        norm = self._adam.descend(total, self.config.max_grad_norm)
         self._pruner.apply_(self.net)
         self._metrics = {
             "losses/policy_loss": out.policy.detach(), "losses/value_loss": out.value.detach(),
@@ -201,7 +199,8 @@ class Agent:
     def _see(self, seen: Observations, size: int) -> Observations | Tensor:
         """The round's observations as the policy saw them. Only then do the normalised ones change what the next round sees."""
         if not self.config.normalize_obs:
-            return seen
+            unstacked = self.spec.stack == 1 and len(self.spec.frame_shape) == 3
+            return seen.as_floats() if unstacked else seen
         obs = seen[torch.arange(len(seen.rows))]
         scaled = normalized_obs(obs, *self._obs_scale().values())
         self._obs_moments.add(obs[:size].numpy())
@@ -283,7 +282,6 @@ class Agent:
             },
             **{name: part.state_dict() for name, part in self._parts().items()},
             "returns": self._returns.copy(),
-            "noted": dict(self._noted),
             "steps": self._steps,
         }  # fmt: skip
 
@@ -295,9 +293,9 @@ class Agent:
                 self._adam.state[parameter] = {key: t.clone() for key, t in moments.items()}
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        self._returns, self._noted = np.array(state["returns"]), dict(state["noted"])
+        self._returns = np.array(state["returns"])
         self._steps = int(state["steps"])
-        self._data = {}
+        self._data, self._noted = {}, {}
 
     def _parts(self) -> dict[str, Any]:
         """What has a state of its own."""

@@ -126,6 +126,7 @@ def run(
 
 def train(
     agent: str,
+    /,  # or a field of that name could not be given
     task: str,
     seed: int = 0,
     steps: int | None = None,

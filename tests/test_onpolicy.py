@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rlplatform.actor import Actor
-from rlplatform.onpolicy import FrameHistory, RunningMoments, join
+from rlplatform.onpolicy import FrameHistory, Observations, RunningMoments, join
 from rlplatform.streams import Stream
 from rlplatform.techniques.gtr import categorical_kl
 from rlplatform.techniques.policy_path import PolicyPath, UpdateCosine
@@ -48,6 +48,15 @@ def test_observations_are_what_the_policy_saw(actors, seed):
             finals += 1
         assert len(seen.rows) == size + len(given.final_at)
     assert finals > 0
+
+
+def test_floats_are_the_same_observations_channels_last():
+    frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (7, 3, 5, 4), np.uint8))
+    seen = Observations(frames, torch.tensor([[4], [0], [6], [4]]))
+    floats, index = seen.as_floats()[torch.tensor([3, 1, 2])], torch.tensor([3, 1, 2])
+    assert torch.equal(floats, seen[index].float())
+    assert floats.shape == (3, 1, 3, 5, 4)
+    assert floats[:, 0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_rollouts_lie_side_by_side_in_order_of_actors():

@@ -298,23 +298,35 @@ def test_densities_and_entropies_by_definition():
         np.testing.assert_allclose(found.entropy(tensor).numpy(), oracle.entropy(dist), rtol=1e-5)
 
 
+def test_without_clipping_ratios_count_as_e_squared_at_most():
+    config = dataclasses.replace(TINY, surrogate="none", max_kl=0.5)
+    log_ratio = torch.tensor([3.0, -3.0, 0.5, -0.5], requires_grad=True)
+    advantage = torch.tensor([1.0, -2.0, 0.5, 1.0])
+    loss = ppo_net.policy_loss(log_ratio, advantage, config)
+    expected = [math.exp(2.0), -2.0 * math.exp(-2.0), 0.5 * math.exp(0.5), math.exp(-0.5)]
+    assert loss.item() == pytest.approx(-sum(expected) / 4)
+    slope = torch.autograd.grad(loss, log_ratio)[0]
+    np.testing.assert_allclose(slope.numpy(), [0.0, 0.0, -expected[2] / 4, -expected[3] / 4], rtol=1e-6)
+
+
 # -- normalisation --------------------------------------------------------------------------------------------------------
 
 
 def test_rewards_are_divided_by_the_spread_of_the_running_return():
-    agent: Any = Agent(dataclasses.replace(TINY, reward="scaled", gamma=0.9), DISCRETE, ENVS, seed=0)
+    agent: Any = Agent(dataclasses.replace(TINY, reward="scaled", gamma=0.5), DISCRETE, ENVS, seed=0)
     running, all_returns = np.zeros(ENVS), []
     for k in range(3):
-        given = a_round(DISCRETE, k, first=np.random.default_rng(k).random((STEPS, ENVS)) < 0.3)
+        given = a_round(DISCRETE, k, steps=40, first=np.random.default_rng(k).random((40, ENVS)) < 0.3)
         if k == 2:
-            given.reward[0, 0] = 1e4
+            given.reward[0, 0] = 1e4  # 13 standard deviations
         scaled = agent._reward(given)
-        for t in range(STEPS):
-            running = np.where(given.first[t], 0.0, running) * 0.9 + given.reward[t]
+        for t in range(40):
+            running = np.where(given.first[t], 0.0, running) * 0.5 + given.reward[t]
             all_returns.append(running)
         expected = (given.reward / np.sqrt(np.var(all_returns) + 1e-8)).clip(-10, 10)
         np.testing.assert_allclose(scaled, expected, rtol=1e-4, atol=1e-5)
         assert scaled.dtype == np.float32
+    assert scaled.max() == 10.0
     signs: Any = Agent(dataclasses.replace(TINY, reward="sign"), DISCRETE, ENVS, seed=0)
     assert set(signs._reward(given).flatten()) == {-1.0, 1.0}
 
@@ -356,16 +368,17 @@ def test_observations_are_normalised_as_the_policy_saw_them():
 def test_a_saved_agent_goes_on_bit_for_bit(tmp_path, task, changes):
     """Across the end of a window of the policy's path: after round 20, of 26."""
     config = dataclasses.replace(TINY, probe=4, anneal=10_000, **changes)
-    scalars = ("shuffle", "steps", "noted")
+    scalars = ("shuffle", "steps")
     state = assert_goes_on(tmp_path, Agent, config, task, config.replay_ratio, scalars, (STEPS, ENVS), (17, 9))
     assert state["steps"] == 26 * STEPS * ENVS
-    assert "policy/path_efficiency" in state["noted"]
+    assert state["path"]["efficiency"] is not None
 
 
 def test_frames_are_stacked_across_rounds():
-    """On Atari's form of observations: the learner's stacks are the actor's, else the first ratios were not 1."""
+    """On Atari's form of observations, and over a resume: the learner's stacks are the actor's."""
     spec = Spec((84, 84), "uint8", 4, 3)
-    agent: Any = Agent(dataclasses.replace(TINY, encoder="nature", learning_rate=1e-9, epochs=1), spec, 2, seed=0)
+    config = dataclasses.replace(TINY, encoder="nature", learning_rate=1e-9, epochs=1)
+    agent: Any = Agent(config, spec, 2, seed=0)
     spread(agent)
 
     class Screens:
@@ -384,10 +397,17 @@ def test_frames_are_stacked_across_rounds():
                 self.reset(), np.ones(2, np.float32), ended, np.zeros(2, bool), ended, final, np.flatnonzero(ended)
             )
 
-    actor, learner = Actor(agent.policy(), Screens(), Stream(0, "actor")), Learner(agent, agent.config.replay_ratio)  # type: ignore[arg-type]
+    policy, saw = agent.policy(), []
+    act = policy.act
+    policy.act = lambda obs, stream: (saw.append(obs.copy()), act(obs, stream))[1]
+    actor, learner = Actor(policy, Screens(), Stream(0, "actor")), Learner(agent, agent.config.replay_ratio)  # type: ignore[arg-type]
     for k in range(3):
         metrics = learner.learn([actor.collect(agent.weights(), k, 6)])
         assert float(metrics["losses/approx_kl"]) < 1e-6
+        np.testing.assert_array_equal(agent._inputs[torch.arange(12)].numpy(), np.concatenate(saw[-6:]))
+        saved = agent.state_dict()
+        learner.agent = agent = Agent(config, spec, 2, seed=1)
+        agent.load_state_dict(saved)
 
 
 @pytest.mark.parametrize(

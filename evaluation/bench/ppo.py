@@ -17,6 +17,7 @@ of the process are beside it, for a machine on which others work, too.
 """
 
 import argparse
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -33,7 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlplatform.envs import EXACT, make
+from rlplatform.envs import EXACT, make, suite_of
 from rlplatform.envs.gym import VectorFace
 from rlplatform.evaluation.bench.ppo_single_file import Args, make_turn
 from rlplatform.learner import Learner
@@ -60,10 +61,21 @@ class Case:
         """Agent steps."""
         return self.envs * self.steps
 
+    @property
+    def backend(self) -> str:
+        """What plays it."""
+        pool = self.task.startswith("atari/") and importlib.util.find_spec("envpool") is not None
+        return "envpool" if pool else EXACT
+
+    @property
+    def protocol(self) -> Any:
+        """On Atari the one that every backend can play; else the suite's own."""
+        suite = suite_of(self.task)
+        return suite.protocol_named("parity") if self.task.startswith("atari/") else suite.protocol
+
     def options(self) -> dict[str, Any]:
         """Of the environments."""
-        pool = self.task.startswith("atari/") and importlib.util.find_spec("envpool") is not None
-        return {"backend": "envpool"} if pool else {}
+        return {"backend": self.backend, "protocol": self.protocol}
 
 
 CASES = {
@@ -122,7 +134,7 @@ def measure(name: str, kinds: list[str], rounds: int, turn: int, threads: int) -
         for child in children.values():
             child.close()
     steps = many * case.round
-    row: dict[str, Any] = {"case": name, "backend": case.options().get("backend", EXACT), "threads": threads}
+    row: dict[str, Any] = {"case": name, "backend": case.backend, "threads": threads}
     for kind in kinds:
         row[f"{kind}_steps_per_s"] = round(steps / statistics.median(wall[kind][1:]))
     for kind in kinds:
@@ -178,7 +190,9 @@ def take_turns(name: str, kind: str, threads: str) -> None:
 def ours(case: Case) -> Callable[[int], None]:
     """What a run does between two evaluations, less its files."""
     fields = [f"agent.batch={case.batch}", f"agent.epochs={case.epochs}", f"envs={case.envs}", f"rollout={case.steps}"]
-    config = resolve_config("ppo", case.task, fields, backend=case.options().get("backend", EXACT))
+    fields.append("agent.clip_value=true")  # as the others
+    protocol = dataclasses.asdict(case.protocol)
+    config = resolve_config("ppo", case.task, fields, backend=case.backend, protocol=protocol)
     agent = make_agent(config)
     learner = Learner(agent, config.agent.replay_ratio)
     workers = LocalWorkers([make_actor(config, 0, Clock(), agent)], 0)

@@ -1,0 +1,49 @@
+"""Adam for small networks, where what surrounds the arithmetic costs as much as the arithmetic."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class ClippedAdam(torch.optim.Adam):
+    """Adam (Kingma and Ba 2015, Algorithm 1), the gradient first cut to a norm over all parameters (Pascanu et al. 2013).
+
+    `descend` is `zero_grad`, `backward`, `clip_grad_norm_` and `step` in one, and leaves `grad` alone: gradients are taken as a list, and
+    what cuts them is a divisor that torch's fused kernel takes anyway. State and parameter groups are Adam's own.
+    """
+
+    def __init__(self, parameters: Any, learning_rate: float, eps: float) -> None:
+        """As torch.optim.Adam, fused, with betas (0.9, 0.999)."""
+        super().__init__(parameters, learning_rate, eps=eps, fused=True)
+
+    def descend(self, loss: Tensor, max_norm: float) -> Tensor:
+        """One step down the gradient of a scalar.
+
+        Args:
+            max_norm: > 0. As clip_grad_norm_ does it: a gradient of norm g is multiplied by min(1, max_norm / (g + 1e-6)).
+
+        Returns:
+            The norm of the gradient before it was cut.
+        """
+        (group,) = self.param_groups
+        parameters = group["params"]
+        grads = torch.autograd.grad(loss, parameters)
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))  # noqa: SLF001  # what clip_grad_norm_ calls
+        states = [self.state[p] or self._begin(p) for p in parameters]
+        moments, squares, steps = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step"))
+        beta1, beta2 = group["betas"]
+        with torch.no_grad():
+            torch._foreach_add_(steps, 1.0)
+            torch._fused_adam_(
+                parameters, grads, moments, squares, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=0.0,
+                eps=group["eps"], amsgrad=False, maximize=False, grad_scale=((norm + 1e-6) / max_norm).clamp(min=1.0),
+            )  # fmt: skip
+        return norm
+
+    def _begin(self, parameter: Tensor) -> dict[str, Tensor]:
+        """The state of a parameter that was never stepped, as Adam would have it."""
+        zero = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+        self.state[parameter] = {"step": torch.zeros((), device=parameter.device), **zero}
+        state: dict[str, Tensor] = self.state[parameter]
+        return state
