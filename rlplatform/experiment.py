@@ -182,17 +182,19 @@ def estimate(config: RunConfig) -> RunCost:
         config = dataclasses.replace(config, agent=config.agent.for_timing())
     agent = make_agent(config)
     replay, steps, updates = agent.replay, 0, 5
-    # Without a replay an agent learns from whole rounds.
-    envs, rollout = (1, 10) if replay is not None else (config.actors * config.envs, config.rollout)
     actor: Any
+    rollout = 10
     if config.on_device:
         actor, envs = make_device_actor(config, 0, Clock(), agent), config.envs
     else:
+        envs = 1
+        if replay is None:  # such an agent learns from whole rounds
+            envs, rollout = config.actors * config.envs, config.rollout
         actor = Actor(agent.policy(), make_env(config, envs, config.seed, 0), Stream(config.seed, "estimate"))
     start = time.perf_counter()
     while steps < 50 * envs or (replay is not None and not replay.can_sample and steps < 1_000 * envs):
         agent.observe([actor.collect(agent.weights(), 0, rollout)])
-        steps += envs * rollout
+        steps += rollout * envs
     step_s = (time.perf_counter() - start) / steps
     # The first ones allocate; a GPU captures a later one.
     for _ in range(updates if config.device == "cpu" else WARM_UP + 2):

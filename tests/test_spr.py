@@ -485,7 +485,7 @@ def test_what_is_unknown_is_refused_with_a_suggestion():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"encoder": "resnet"}, "nature, impala, minatar, flatten"),
+        ({"encoder": "resnet"}, "nature, nature_valid, impala, minatar, flatten"),
         ({"dtype": "half"}, "float32"),
         ({"capacity": 1_600}, "never start"),
     ],

@@ -47,7 +47,7 @@ class TinyEncoder(nn.Module):
 
 @pytest.fixture
 def tiny_encoder(monkeypatch):
-    monkeypatch.setattr(spr_net, "encoder", lambda _config, _spec: TinyEncoder())
+    monkeypatch.setattr(spr_net, "encoder", lambda _name, _spec, _width: TinyEncoder())
 
 
 def preset(name, suite="atari100k", **changes):

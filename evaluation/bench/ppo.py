@@ -17,7 +17,6 @@ of the process are beside it, for a machine on which others work, too.
 """
 
 import argparse
-import dataclasses
 import importlib
 import importlib.util
 import json
@@ -34,14 +33,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from rlplatform.actor import Actor, FrameStack
+from rlplatform.agents import load_preset
+from rlplatform.agents.ppo import Agent
+from rlplatform.agents.ppo_config import Config
+from rlplatform.config import merge
 from rlplatform.envs import EXACT, make, suite_of
 from rlplatform.envs.gym import VectorFace
 from rlplatform.evaluation.bench.ppo_single_file import Args, make_turn
 from rlplatform.learner import Learner
 from rlplatform.loop import train
-from rlplatform.perf import Clock
 from rlplatform.provenance import provenance
-from rlplatform.runconfig import make_actor, make_agent, resolve_config
+from rlplatform.streams import Stream
 from rlplatform.types import Array
 from rlplatform.workers.local import LocalWorkers
 
@@ -189,13 +192,13 @@ def take_turns(name: str, kind: str, threads: str) -> None:
 
 def ours(case: Case) -> Callable[[int], None]:
     """What a run does between two evaluations, less its files."""
-    fields = [f"agent.batch={case.batch}", f"agent.epochs={case.epochs}", f"envs={case.envs}", f"rollout={case.steps}"]
-    fields.append("agent.clip_value=true")  # as the others
-    protocol = dataclasses.asdict(case.protocol)
-    config = resolve_config("ppo", case.task, fields, backend=case.backend, protocol=protocol)
-    agent = make_agent(config)
-    learner = Learner(agent, config.agent.replay_ratio)
-    workers = LocalWorkers([make_actor(config, 0, Clock(), agent)], 0)
+    preset = load_preset("ppo", suite_of(case.task).name)
+    as_the_others = {"batch": case.batch, "epochs": case.epochs, "clip_value": True}
+    config = merge(Config(), preset.config, as_the_others)
+    envs = make(case.task, case.envs, 0, **case.options())
+    agent = Agent(config, envs.spec, case.envs, seed=0)
+    learner = Learner(agent, config.replay_ratio)  # type: ignore[arg-type]  # a Fraction is a number
+    workers = LocalWorkers([Actor(agent.policy(), envs, Stream(0, "actor"))], 0)
 
     def play(rounds: int) -> None:
         for _ in train(learner, workers, rounds, case.steps, 0):
@@ -259,7 +262,6 @@ def sb3_envs(batch: Any) -> Any:
     """An EnvBatch as one of its vector environments: observations stacked, ends and last observations in a dictionary for each."""
     spaces: Any = importlib.import_module("gymnasium.spaces")
     base: Any = importlib.import_module("stable_baselines3.common.vec_env").VecEnv
-    stack_of = importlib.import_module("rlplatform.actor").FrameStack
     spec, n = batch.spec, batch.n
     shape = (spec.stack, *spec.frame_shape) if spec.stack > 1 else spec.frame_shape
     low, high = (0, 255) if spec.frame_dtype == "uint8" else (-np.inf, np.inf)
@@ -267,7 +269,7 @@ def sb3_envs(batch: Any) -> Any:
     class Envs(base):  # type: ignore[misc]  # Any
         def __init__(self) -> None:
             super().__init__(n, spaces.Box(low, high, shape, np.dtype(spec.frame_dtype)), spaces.Discrete(spec.actions))
-            self.stack = stack_of(n, spec)
+            self.stack = FrameStack(n, spec)
 
         def reset(self) -> Array:
             obs: Array = self.stack.push(batch.reset(), np.ones(n, bool)).reshape(n, *shape)
