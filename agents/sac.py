@@ -44,7 +44,7 @@ class Config:
     entropy: float = -0.5  # that the temperature aims at, per action dimension
     capacity: int = 1_000_000
     min_replay: int = 10_000  # agent steps with random actions, before the first gradient step
-    reset: ResetConfig = field(default_factory=ResetConfig)  # `every` counts agent steps
+    reset: ResetConfig = field(default_factory=lambda: ResetConfig(until=2_000_000))  # `every` counts agent steps
     sigreg: SigRegConfig = field(default_factory=SigRegConfig)  # on both critics' last hidden layer before its ReLU
     pruning: PruningConfig = field(default_factory=PruningConfig)  # of actor and critics, each on its own
     redo: ReDoConfig = field(default_factory=ReDoConfig)

@@ -86,6 +86,10 @@ class DmcSimulator(Simulator):
             self.centre, self._half = stretch(bounds.minimum, bounds.maximum)
         except ValueError as error:
             raise ValueError(f"{self._name} cannot be played: {error}") from error
+        if self._name == "quadruped-escape":  # its episodes cannot even begin without dm_control's own renderer
+            raise ValueError(
+                f"{self._name} cannot be played: pictures of it would not show the terrain, new in each episode"
+            )
         self.size = sum(int(np.prod(spec.shape)) for spec in env.observation_spec().values())
         self._protocol, self._painter, self._camera = protocol, painter, camera
         super().__init__(env.physics.model.ptr, env.physics.data.ptr)

@@ -3,6 +3,7 @@
 from typing import Any, cast
 
 import gymnasium
+import mujoco  # type: ignore[import-untyped,import-not-found,unused-ignore]
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
@@ -44,6 +45,10 @@ def check_name(task: str) -> str:
     return name
 
 
+_WARNINGS = mujoco.mjtWarning
+_WILD = (_WARNINGS.mjWARN_BADQPOS, _WARNINGS.mjWARN_BADQVEL, _WARNINGS.mjWARN_BADQACC, _WARNINGS.mjWARN_BADCTRL)
+
+
 class GymSimulator(Simulator):
     """One of them."""
 
@@ -58,7 +63,7 @@ class GymSimulator(Simulator):
             Any, load_env_creator(entry_point)()
         )  # make() would warn that v4 is old, and count time for itself
         self._env.np_random = np.random.Generator(np.random.Philox(key=stream.key))
-        self._episode_steps = episode_steps
+        self._name, self._episode_steps = name, episode_steps
         self.shape: tuple[int, ...] = self._env.observation_space.shape
         self.centre, self._half = stretch(self._env.action_space.low, self._env.action_space.high)
         super().__init__(self._env.model, self._env.data)
@@ -71,6 +76,9 @@ class GymSimulator(Simulator):
     def step(self, action: Array) -> Outcome:
         force = (self.centre + self._half * action).astype(np.float32)  # Gymnasium's dtype of actions
         frame, reward, terminated, _, _ = self._env.step(force)
+        # MuJoCo puts a simulation that has gone wild back to its start, and goes on; an episode begins with no warnings.
+        if any(self.data.warning[kind].number for kind in _WILD):
+            raise FloatingPointError(f"the simulation of {self._name} diverged")
         self.steps += 1
         over = self.steps >= self._episode_steps
         return Outcome(np.asarray(frame, np.float32), float(reward), bool(terminated), over)

@@ -54,13 +54,16 @@ class MultitaskBatch:
         self.spec = Spec((size,), "float32", 1, actions=0, action_shape=(mask,), frames_per_step=max(repeats))
         self._room, self._origin = room, {"env": task, "version": STATE_VERSION, "n": self.n, "tasks": list(names)}
         self._sizes = [(member.spec.frame_shape[0], member.spec.action_shape[0]) for member in members]
+        self._started = False
         self._said = np.zeros((self.n, size), np.float32)  # what never changes: masks and numbers
         for i, (name, (_, actions)) in enumerate(zip(names, self._sizes, strict=True)):
             self._said[i, room : room + actions] = 1.0
             self._said[i, room + mask + protocol.tasks.index(name)] = 1.0
 
     def reset(self) -> Array:
-        return self._frames([member.reset() for member in self._open()])
+        frames = self._frames([member.reset() for member in self._open()])
+        self._started = True
+        return frames
 
     def step(self, action: Array) -> Step:
         members = self._open()
@@ -79,10 +82,21 @@ class MultitaskBatch:
         return {**self._origin, "members": [member.state_dict() for member in self._open()]}
 
     def load_state_dict(self, state: State) -> None:
-        """Raises ValueError where `state` is of other tasks, another number, or a member refuses its part."""
+        """Raises ValueError, and changes nothing, where `state` is of other tasks, another number, or a member refuses its part."""
+        members = self._open()
         check_state(state, self._origin)
-        for member, one in zip(self._open(), state["members"], strict=True):
-            member.load_state_dict(one)
+        if (count := len(state.get("members", ()))) != self.n:
+            raise ValueError(f"damaged state: it holds {count} environments, here are {self.n}")
+        before = [member.state_dict() for member in members] if self._started else []
+        try:
+            for member, one in zip(members, state["members"], strict=True):
+                member.load_state_dict(one)
+        except ValueError:
+            for member, kept in zip(members, before, strict=False):
+                if kept is not None:
+                    member.load_state_dict(kept)
+            raise
+        self._started = True
 
     def close(self) -> None:
         for member in self._members:
@@ -100,6 +114,11 @@ class MultitaskBatch:
     def _check(self, action: Array) -> None:
         if action.dtype != np.float32 or action.shape != (self.n, *self.spec.action_shape):
             raise ValueError(f"action must be float32 {[self.n, *self.spec.action_shape]}, got {describe(action)}")
+        for i, (_, size) in enumerate(self._sizes):
+            if not (np.abs(action[i, :size]) <= 1.0).all():  # NaN is not
+                raise ValueError(
+                    f"action {action[i, :size].tolist()} of environment {i} of the batch is not in [-1, 1]"
+                )
 
     def _open(self) -> list[EnvBatch]:
         if not self._members:

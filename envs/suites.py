@@ -320,14 +320,14 @@ def parse_suite(text: str, protocol: type[Any], prefix: str = "") -> Suite:
         _check_keys(f"variants.{variant}", changes, names, set())
         variants[str(variant)] = _build(protocol, {**read["protocol"], **changes})
     scores = {prefix + str(task): (float(pair[0]), float(pair[1])) for task, pair in read.get("scores", {}).items()}
-    tasks = tuple(prefix + str(task) for task in read.get("tasks", ())) or tuple(scores)
+    tasks = tuple(prefix + str(task) for task in read.get("tasks", ())) or tuple(scores) or (str(read["name"]),)
     if extra := sorted(set(scores) - set(tasks)):
         raise ValueError(f"scores of {', '.join(extra)}, which tasks lacks")
     if "scale" in read:
         low, high = read["scale"]
         scores = dict.fromkeys(tasks, (float(low), float(high))) | scores
     return Suite(
-        name=str(read["name"]), tasks=tasks or (str(read["name"]),), steps=int(read["steps"]),
+        name=str(read["name"]), tasks=tasks, steps=int(read["steps"]),
         episodes=int(read["evaluation"]["episodes"]), epsilon=float(read["evaluation"]["epsilon"]),
         protocol=base, variants=variants, scores=scores, every=int(read["evaluation"].get("every", 0)),
         benchmark=None if "benchmark" not in read else str(read["benchmark"]),

@@ -34,6 +34,7 @@ from rlplatform.provenance import provenance
 from rlplatform.ray_join import prepare
 from rlplatform.runconfig import (
     RunConfig,
+    check_episodes,
     default_folder,
     make_actor,
     make_agent,
@@ -291,6 +292,7 @@ def score_policy(
 ) -> Scores:
     """Evaluate a policy that was loaded, as the run's own evaluation after `step` does: on the exact backend (or with `make`)
     an environment an episode, on another one batch of `eval.lanes` environments."""
+    check_episodes(config.protocol, episodes)
     found = suite_of(config.task).scale(config.task)
     scale = None if found is None else Scale(*found)
     seed = evaluation_seed(config.seed, step)

@@ -69,6 +69,7 @@ class RunConfig:
             raise configs.ConfigError("lag, actor_threads and eval.every must be >= 0")
         if self.eval.episodes < 1 or self.eval.lanes < 1:
             raise configs.ConfigError("eval.episodes and eval.lanes must be >= 1")
+        check_episodes(self.protocol, self.eval.episodes)
 
     @property
     def on_device(self) -> bool:
@@ -88,6 +89,15 @@ class RunConfig:
     @property
     def steps_per_round(self) -> int:
         return self.actors * self.envs * self.rollout
+
+
+def check_episodes(protocol: Any, episodes: int) -> None:
+    """Raise ConfigError where an evaluation of so many episodes would count some tasks of a multitask protocol more than others."""
+    tasks = len(getattr(protocol, "tasks", ())) or 1
+    if episodes % tasks:
+        raise configs.ConfigError(
+            f"{episodes} episodes do not share out among {tasks} tasks: choose a multiple of {tasks}"
+        )
 
 
 def resolve_config(

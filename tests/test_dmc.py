@@ -256,6 +256,23 @@ def test_a_simulation_that_diverges_is_named(monkeypatch, tmp_path):
         play(batch, 5)
 
 
+@pytest.mark.parametrize("steps", [0, 3])
+def test_so_is_one_of_gymnasium_s(monkeypatch, tmp_path, steps):
+    """MuJoCo puts it back to its start without a word, in its first step, too."""
+    monkeypatch.chdir(tmp_path)
+    batch = make("gym/HalfCheetah", 1, 0)
+    batch.reset()
+    play(batch, steps)
+    batch._simulators[0].data.qvel[0] = 1e30
+    with pytest.raises(FloatingPointError, match="the simulation of HalfCheetah.* diverged"):
+        play(batch, 1)
+
+
+def test_a_terrain_that_changes_is_refused():
+    with pytest.raises(ValueError, match="quadruped-escape cannot be played: pictures of it"):
+        make("dmc/quadruped-escape", 1, 0)
+
+
 def test_without_the_packages_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(envs.importlib.util, "find_spec", lambda name: None)
     extra = r": pip install 'rlplatform\[dmc\]'$"

@@ -11,9 +11,11 @@ from reference import mrq_multitask as oracle
 from rlplatform.actor import Actor
 from rlplatform.agents import load_preset, mrq_multitask
 from rlplatform.agents.mrq_multitask import Agent, Config, Net, Noise, sim_norm, spread, symexp, symlog, value_of
-from rlplatform.config import merge
+from rlplatform.config import ConfigError, merge
 from rlplatform.envs import MultitaskProtocol, Suite, make, register
+from rlplatform.experiment import score_policy
 from rlplatform.learner import Learner
+from rlplatform.runconfig import resolve_config
 from rlplatform.streams import Stream
 from rlplatform.types import Spec, Step
 
@@ -280,6 +282,15 @@ def test_it_learns_two_tasks_at_once(seed):
     policy.load(agent.weights())
     action, _ = policy.act(LAYOUT[:, None], Stream(0, "eval"))
     assert Aims(2).step(action).reward.min() > 0.8
+
+
+def test_an_evaluation_counts_every_task_alike():
+    with pytest.raises(ConfigError, match="10 episodes do not share out among 6 tasks: choose a multiple of 6"):
+        resolve_config("mrq_multitask", "multitask-dmc6", ["eval.episodes=10"])
+    config = resolve_config("mrq_multitask", "multitask-dmc6")
+    assert (config.eval.episodes, config.agent.capacity) == (12, 3_000_000)
+    with pytest.raises(ConfigError, match="16 episodes do not share out"):
+        score_policy(config, Agent(TINY, Aims(2).spec, 2, 0).eval_policy(), 0, 16)
 
 
 def test_six_tasks_of_deepmind_control_are_played():

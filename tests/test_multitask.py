@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rlplatform.envs import MultitaskProtocol, make
+from rlplatform.envs import MultitaskProtocol, make, suite_of
 from rlplatform.envs.multitask import make_multitask
 
 PAIR = MultitaskProtocol(("control/Pendulum", "control/MountainCarContinuous"), observation=4, actions=2)
@@ -96,9 +96,29 @@ def test_wrong_actions_states_and_closed_batches_are_refused():
         envs.load_state_dict(batch(2, first_env=1).state_dict())
     with pytest.raises(ValueError, match="of other environments: its n"):
         envs.load_state_dict(batch(3).state_dict())
+    damaged = batch(2).state_dict()
+    damaged["members"] = damaged["members"][:1]
+    with pytest.raises(ValueError, match="damaged state: it holds 1 environments, here are 2"):
+        envs.load_state_dict(damaged)
     envs.close()
     with pytest.raises(ValueError, match="closed"):
         envs.step(np.zeros((2, 2), np.float32))
+
+
+def test_a_refused_call_changes_nothing():
+    envs, twin = batch(2), batch(2)
+    envs.reset(), twin.reset()
+    action = np.full((2, 2), 0.3, np.float32)
+    bad, ahead = action.copy(), batch(2)
+    bad[1, 0] = np.nan
+    with pytest.raises(ValueError, match="of environment 1 of the batch"):
+        envs.step(bad)
+    ahead.reset(), ahead.step(action)
+    damaged = ahead.state_dict()
+    damaged["members"][1] = make("control/CartPole", 1, 0).state_dict()
+    with pytest.raises(ValueError, match="of other environments"):
+        envs.load_state_dict(damaged)
+    np.testing.assert_array_equal(envs.step(action).frame, twin.step(action).frame)
 
 
 @pytest.mark.parametrize("task", ["multitask-dmc6", "multitask-dmc21"])
@@ -111,4 +131,5 @@ def test_suites_of_deepmind_control_fit(task):
     np.testing.assert_array_equal(frame[:, 144:], np.eye(count))
     assert (frame[:, 128:144].sum(1) >= 1).all()
     assert envs.spec.frames_per_step == 2
+    assert suite_of(task).scale(task) == (0.0, 1_000.0)
     envs.close()

@@ -83,7 +83,7 @@ def test_the_schedule_and_its_limit():
 
     assert at(10, 50, range(200)) == [11, 21, 31, 41]  # at 51 the run is over
     assert at(10, 49, range(200)) == [11, 21, 31]
-    assert at(10, 19, range(200)) == []
+    assert at(10, 20, range(200)) == [11]
     assert at(0, 100, range(200)) == []
     assert at(10, 50, range(0, 200, 7)) == [14, 21, 35, 42]  # rounds of 7 steps
     assert at(10, 100, [0, 35, 36, 40, 41]) == [35, 41]  # one reset for all that a round jumped over
@@ -95,6 +95,16 @@ def test_the_schedule_goes_on_from_its_state():
     other.load_state_dict(schedule.state_dict())
     assert not other.due(30)
     assert other.due(31)
+
+
+def test_resets_that_never_come_are_refused():
+    with pytest.raises(ValueError, match=r"resets every 10 agent steps never come with reset\.until = 19"):
+        Schedule(10, 19)
+
+
+def test_a_reset_of_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"reset\.every is set, but nothing would be reset"):
+        ResetConfig(every=10)
 
 
 @pytest.mark.parametrize(

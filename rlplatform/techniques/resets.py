@@ -35,13 +35,26 @@ class ResetConfig:
         for name in ("shrink", "perturb"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"reset.{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.every and not self.fresh and self.shrink == 1.0 and self.perturb == 0.0:
+            raise ValueError(
+                "reset.every is set, but nothing would be reset: name modules in reset.fresh, or set reset.shrink and reset.perturb"
+            )
 
 
 class Schedule:
     """Resets after more than `period`, 2 `period`, ... agent steps, the last one no later than `until` less a period."""
 
     def __init__(self, period: int, until: int) -> None:
-        """`period` in agent steps; 0: no resets."""
+        """`period` in agent steps; 0: no resets.
+
+        Raises:
+            ValueError: resets are asked for, and `until` leaves room for none.
+        """
+        if period and until < 2 * period:
+            raise ValueError(
+                f"resets every {period:,} agent steps never come with reset.until = {until:,}: another period must be able to "
+                "follow each; set reset.until to the steps of the run"
+            )
         self.period, self.until = period, until
         self.count = 0  # resets so far
 
