@@ -15,6 +15,7 @@ AGENTS = {  # by the name of its file; imported when asked for
     "mrq": "rlplatform.agents.mrq:Agent",
     "mrq_multitask": "rlplatform.agents.mrq_multitask:Agent",
     "ppo": "rlplatform.agents.ppo:Agent",
+    "pqn": "rlplatform.agents.pqn:Agent",
     "sac": "rlplatform.agents.sac:Agent",
     "spr": "rlplatform.agents.spr:Agent",
 }

@@ -9,7 +9,7 @@ Networks and losses: mrq_net.py. Hyper-parameters: mrq_config.py. Deviations fro
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +20,12 @@ from rlplatform.agents.mrq_config import DISCRETE_NOISE, DTYPES, Config
 from rlplatform.agents.mrq_net import Actor, Net, Noise, Scale, Transitions, Unroll
 from rlplatform.replay import Batch, Replay
 from rlplatform.streams import Stream
-from rlplatform.techniques import augment
+from rlplatform.techniques import augment, checkpoint, l2_init, sigreg, spectral_norm
+from rlplatform.techniques.activations import record
+from rlplatform.techniques.plasticity import Probe
+from rlplatform.techniques.pruning import Pruner
+from rlplatform.techniques.redo import Recycler
+from rlplatform.techniques.sigreg import SigReg
 from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
 
 PARTS = ("encoder", "value", "policy")  # each with an optimiser of its own
@@ -78,7 +83,7 @@ class Agent:
 
         Args:
             streams: environments whose rollouts `observe` will see.
-            seed: of the run; names the streams "init", "noise", "augment" and "replay".
+            seed: of the run; names the streams "init", "noise", "augment", "redo", "sigreg" and "replay".
         """
         if not spec.actions and len(spec.action_shape) != 1:
             raise ValueError(f"this agent needs discrete actions or vectors, got actions {list(spec.action_shape)}")
@@ -95,11 +100,13 @@ class Agent:
         )
         self._noise, self._augment = Stream(seed, "noise"), Stream(seed, "augment")
         self.bins = mrq_net.symexp_bins(config.bins)
-        self.master = Net(config, spec, torch.float32)  # what the optimisers move
-        self.master.init_(Stream(seed, "init"))
+        self._redo = Recycler(config.redo, seed)
+        self.master = self._fresh(Stream(seed, "init"))  # what the optimisers move
         half = self._dtype != torch.float32
-        self.online = Net(config, spec, self._dtype) if half else self.master  # what is evaluated
-        self.target = Net(config, spec, self._dtype).requires_grad_(False)
+        self.online = self._net() if half else self.master  # what is evaluated
+        self.target = self._net().requires_grad_(False)
+        self._initial = l2_init.initial(self.master.named_parameters(), config.l2_init)
+        spectral_norm.iterate_(self.master, spectral_norm.START)
         self._optimizers = {
             part: torch.optim.AdamW(
                 getattr(self.master, part).parameters(),
@@ -112,6 +119,8 @@ class Agent:
         for part in PARTS:
             self._round(part)
         self._copy_to_target()
+        self._sigreg = SigReg(config.sigreg, Stream(seed, "sigreg"))
+        self._pruners = {part: Pruner(getattr(self.master, part), config.pruning) for part in PARTS}
         self._steps = 0  # agent steps observed
         self._updates = 0  # of value and policy
         self._encoder_updates = 0
@@ -120,6 +129,18 @@ class Agent:
         self._encoder_loss = torch.zeros(3)  # dynamics, reward, done: of the encoder's last step
         self._unroll_batch: Batch | None = None  # memory that is sampled into again and again
         self._batch: Batch | None = None
+
+    def _net(self) -> Net:
+        net = Net(self.config, self.spec, self._dtype)
+        spectral_norm.attach_(net, self.config.spectral_norm)
+        return net
+
+    def _fresh(self, stream: Stream) -> Net:
+        """Newly initialised, in float32."""
+        net = Net(self.config, self.spec, torch.float32)
+        net.init_(stream)
+        spectral_norm.attach_(net, self.config.spectral_norm)
+        return net
 
     @property
     def ready(self) -> bool:
@@ -132,13 +153,32 @@ class Agent:
         return Policy(self.config, self.spec, evaluation=True)
 
     def weights(self) -> Weights:
+        state, policy = (
+            spectral_norm.plain(net) if self.config.spectral_norm else net.named_parameters()
+            for net in (self.online.encoder.state, self.online.policy)
+        )
         return {
-            "state": {name: p.data for name, p in self.online.encoder.state.named_parameters()},
-            "policy": {name: p.data for name, p in self.online.policy.named_parameters()},
+            "state": {name: p.data for name, p in state},
+            "policy": {name: p.data for name, p in policy},
             "epsilon": 1.0 if self._steps < self.config.min_replay else self.config.epsilon,
         }
 
+    def probe(self) -> Probe:
+        """The policy without noise, by what becomes its action, and the lesser of the twins' values of it."""
+        net, discrete = self.online, self.spec.actions > 0
+
+        def forward(obs: Tensor) -> tuple[Tensor, Tensor]:
+            zs = net.encoder.state(obs)
+            pre = net.policy(zs)
+            action = net.policy.action(pre, torch.zeros_like(pre))
+            zsa = net.encoder.pair(zs, net.encoder.embed(action.detach()))
+            return pre if discrete else action, net.value(zsa).amin(0)
+
+        return Probe(net, forward, self.master, outputs=("policy.linear3",))
+
     def observe(self, rollouts: list[Rollout]) -> None:
+        if self._redo.due():
+            self._recycle()
         for rollout in rollouts:
             self.replay.add(rollout)
             self._steps += rollout.reward.size
@@ -157,21 +197,30 @@ class Agent:
         x, noise = self.transitions(batch), self._draw_noise()
         y = mrq_net.value_target(self.target, x, noise, self.scale)
         at = mrq_net.embed(self.online.encoder, x)
-        value_loss, td, q = mrq_net.value_loss(self.online.value, at.zsa, y)
-        self._step("value", value_loss)
+        features = self.online.value.features(at.zsa)
+        parts = self._sigreg.parts(*features) if self._sigreg.on else None
+        value_loss, td, q = mrq_net.value_loss(self.online.value.read(*features), y)
+        total, metrics = value_loss, dict[str, Any]()
+        if parts is not None:
+            total, metrics = total + self._sigreg.loss(parts), sigreg.metrics(parts)
+        self._step("value", total)
         policy_loss = mrq_net.policy_loss(
             self.online.policy, self.online.encoder, self.online.value, at.zs, noise.gumbel
         )
         self._step("policy", policy_loss)
         self.replay.update_priority(batch.index, td.clamp(min=1.0).numpy())
         self._updates += 1
+        self._redo.tick()
         dynamics, reward, done = self._encoder_loss
-        return {
+        for part, pruner in self._pruners.items():
+            metrics |= pruner.metrics(part)
+        metrics |= {
             "losses/value_loss": value_loss.detach(), "losses/policy_loss": policy_loss.detach(),
             "losses/q_values": q * self.scale.online, "losses/dynamics_loss": dynamics, "losses/reward_loss": reward,
             "losses/done_loss": done, "charts/reward_scale": self.scale.online,
             "charts/encoder_updates": torch.tensor(self._encoder_updates),
         }  # fmt: skip
+        return metrics | {"charts/recycled": torch.tensor(self._redo.count)} if config.redo.every else metrics
 
     def encoder_update(self) -> None:
         """One gradient step of the encoder on one batch of subsequences, drawn as those of `update` are."""
@@ -246,10 +295,17 @@ class Agent:
         master, online = (list(getattr(net, part).parameters()) for net in (self.master, self.online))
         for parameter, grad in zip(master, torch.autograd.grad(loss, online), strict=True):
             parameter.grad = grad.float()
+        if self._initial is not None:
+            named = getattr(self.master, part).named_parameters()
+            self._initial.pull_((f"{part}.{name}", p) for name, p in named)
         if part == "value":
             nn.utils.clip_grad_norm_(master, self.config.grad_clip)
+        self._pruners[part].begin()
         self._optimizers[part].step()
+        self._pruners[part].apply_(getattr(self.master, part))
         self._round(part)
+        if self.config.spectral_norm:
+            spectral_norm.iterate_(getattr(self.online, part))
 
     @torch.no_grad()
     def _round(self, part: str) -> None:
@@ -261,6 +317,18 @@ class Agent:
     @torch.no_grad()
     def _copy_to_target(self) -> None:
         torch._foreach_copy_(list(self.target.parameters()), list(self.online.parameters()))
+        spectral_norm.copy_(self.target, self.online)
+
+    def _recycle(self) -> None:
+        """Dormant units of the networks that learn; the targets take them over with the next copy."""
+        probe = self.probe()
+        layers, _ = record(self.online, probe.forward, self._redo.observations(self.replay), probe.outputs)
+        fresh = self._fresh(self._redo.stream)
+        self._redo.recycle_(self.master, fresh, self.master.links(), layers, self._optimizers.values())
+        for part in PARTS:
+            self._pruners[part].apply_(getattr(self.master, part))  # what was pruned stays so
+            self._round(part)
+        spectral_norm.iterate_(self.online, spectral_norm.START)
 
     def state_dict(self) -> State:
         """Copies, so that the agent may go on while they are written."""
@@ -280,6 +348,8 @@ class Agent:
             "terminates": self._terminates,
             "scale": {"online": self.scale.online.clone(), "target": self.scale.target.clone()},
             "encoder_loss": self._encoder_loss.clone(),
+            **{name: part.state_dict() for name, part in self._techniques().items()},
+            **checkpoint.state_of(self._redo, self._initial, {"online": self.online, "target": self.target}),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -297,6 +367,15 @@ class Agent:
         self._encoder_updates, self._terminates = int(state["encoder_updates"]), bool(state["terminates"])
         self.scale = Scale(state["scale"]["online"].clone(), state["scale"]["target"].clone())
         self._encoder_loss = state["encoder_loss"].clone()
+        checkpoint.load(state, self._redo, self._initial, {"online": self.online, "target": self.target})
+        for name, technique in self._techniques().items():
+            technique.load_state_dict(state[name])
+
+    def _techniques(self) -> dict[str, SigReg | Pruner]:
+        """Those that are on: without them a state is as it would be without this line."""
+        every: dict[str, SigReg | Pruner] = {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
+        every["sigreg"] = self._sigreg
+        return {name: technique for name, technique in every.items() if technique.on}
 
 
 def uniform_actions(spec: Spec, n: int, stream: Stream) -> Array:

@@ -5,6 +5,10 @@ from math import inf
 
 import torch
 
+from rlplatform.techniques.pruning import PruningConfig
+from rlplatform.techniques.redo import ReDoConfig
+from rlplatform.techniques.sigreg import SigRegConfig
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DISCRETE_NOISE = 0.5  # what all three scales of noise are multiplied by where actions are discrete
 
@@ -50,6 +54,11 @@ class Config:
     noise_clip: float = 0.3
     epsilon: float = 0.0  # share of uniformly random actions
     epsilon_eval: float = 0.0
+    sigreg: SigRegConfig = field(default_factory=SigRegConfig)  # on both values' last hidden layer before its ELU
+    pruning: PruningConfig = field(default_factory=PruningConfig)  # of encoder, value and policy, by the steps of each
+    redo: ReDoConfig = field(default_factory=ReDoConfig)  # `every` counts gradient steps of value and policy
+    l2_init: float = 0.0  # weight of the squared way from the initial weights
+    spectral_norm: tuple[str, ...] = ()  # layers that are normalised: "value.first.linear3" is one before the last
     release: Release = field(default_factory=Release)
     dtype: str = "float32"  # of forward and backward passes; "bfloat16" keeps float32 weights for the optimisers
 
@@ -61,7 +70,7 @@ class Config:
             self._expect(name, 0.0 < getattr(self, name) < inf, "positive and finite")
         for name in (
             "replay_ratio", "dynamics_weight", "reward_weight", "done_weight", "weight_decay", "noise", "target_noise",
-            "noise_clip",
+            "noise_clip", "l2_init",
         ):  # fmt: skip
             self._expect(name, 0.0 <= getattr(self, name) < inf, "finite and >= 0")
         for name in ("gamma", "alpha", "epsilon", "epsilon_eval"):

@@ -6,10 +6,10 @@ this has (rlplatform.envs.multitask). Losses are functions of (modules, batch, n
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from rlplatform.agents.mrq_net import Part, two_hot_cross_entropy
 from rlplatform.nets import normal_
 from rlplatform.replay import Batch, Replay
 from rlplatform.streams import Stream
+from rlplatform.techniques import sigreg
+from rlplatform.techniques.pruning import Pruner, PruningConfig
+from rlplatform.techniques.sigreg import SigReg, SigRegConfig
 from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
 
 PARTS = ("encoder", "value", "policy")  # each with an optimiser of its own, in the order of their steps
@@ -60,6 +63,8 @@ class Config:
     noise: float = 0.2  # standard deviation, added to what the policy does
     target_noise: float = 0.2  # likewise, in the target; cut at
     noise_clip: float = 0.3
+    sigreg: SigRegConfig = field(default_factory=SigRegConfig)  # on all values' last hidden layer before its Mish
+    pruning: PruningConfig = field(default_factory=PruningConfig)  # of encoder, values and policy, each on its own
 
     def __post_init__(self) -> None:
         for name in (
@@ -116,8 +121,13 @@ class Layer(Part):
         super().__init__()
         self.linear, self.norm = Linear(inputs, outputs), Norm(outputs)
 
+    def before(self, x: Tensor) -> Tensor:
+        """Before its Mish."""
+        h: Tensor = self.norm(self.linear(x))
+        return h
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.mish(self.norm(self.linear(x)))
+        return F.mish(self.before(x))
 
 
 def sim_norm(x: Tensor) -> Tensor:
@@ -133,6 +143,13 @@ class Layers(Part):
         self.depth = len(widths) - 1
         for i, (inputs, outputs) in enumerate(pairwise(widths)):
             self.add_module(f"layer{i}", Layer(inputs, outputs))
+
+    def before(self, x: Tensor) -> Tensor:
+        """What the last of them does before its Mish."""
+        for i in range(self.depth - 1):
+            x = getattr(self, f"layer{i}")(x)
+        h: Tensor = getattr(self, f"layer{self.depth - 1}").before(x)
+        return h
 
     def forward(self, x: Tensor) -> Tensor:
         for i in range(self.depth):
@@ -200,10 +217,18 @@ class Critic(Part):
         self.hidden = Layers(config.latent, config.hidden, config.hidden)
         self.last = Linear(config.hidden, config.bins)
 
+    def features(self, zsa: Tensor) -> Tensor:
+        """The last hidden layer before its Mish, [B, hidden]."""
+        return self.hidden.before(zsa)
+
+    def read(self, features: Tensor) -> Tensor:
+        """[B, bins], of features [B, hidden]."""
+        x: Tensor = self.last(F.mish(features))
+        return x
+
     def forward(self, zsa: Tensor) -> Tensor:
         """[B, bins]."""
-        x: Tensor = self.last(self.hidden(zsa))
-        return x
+        return self.read(self.features(zsa))
 
 
 class Critics(Part):
@@ -218,6 +243,14 @@ class Critics(Part):
     def forward(self, zsa: Tensor, which: tuple[int, ...]) -> Tensor:
         """[len(which), B, bins], of zsa [B, latent]."""
         return torch.stack([getattr(self, f"critic{i}")(zsa) for i in which])
+
+    def features(self, zsa: Tensor) -> list[Tensor]:
+        """Of all critics, [B, hidden] each."""
+        return [getattr(self, f"critic{i}").features(zsa) for i in range(self.count)]
+
+    def read(self, features: list[Tensor]) -> Tensor:
+        """[critics, B, bins] of the features of all."""
+        return torch.stack([getattr(self, f"critic{i}").read(h) for i, h in enumerate(features)])
 
 
 class Net(Part):
@@ -318,9 +351,9 @@ def value_target(target: Net, x: Subsequence, noise: Noise, bins: Tensor) -> Ten
     return x.n_return + x.discount * least
 
 
-def value_loss(value: Critics, zsa: Tensor, y: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
-    """(mean over critics and batch of the cross entropy to the two bins around symlog(y), the mean value without gradient)."""
-    logits = value(zsa, tuple(range(value.count)))
+def value_loss(logits: Tensor, y: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
+    """(mean over critics and batch of the cross entropy to the two bins around symlog(y), the mean value without gradient), of
+    logits [critics, B, bins]."""
     loss = two_hot_cross_entropy(logits, symlog(y).expand(logits.shape[:-1]), bins).mean()
     return loss, value_of(logits.detach(), bins).mean()
 
@@ -383,7 +416,7 @@ class Agent:
 
         Args:
             streams: environments whose rollouts `observe` will see; all tasks must be among them.
-            seed: of the run; names the streams "init", "tasks", "noise" and "replay".
+            seed: of the run; names the streams "init", "tasks", "noise", "sigreg" and "replay".
 
         Raises:
             ValueError: environments of another kind than those of the `multitask-*` suites, or fewer than tasks.
@@ -419,6 +452,8 @@ class Agent:
             for part in PARTS
         }
         self.q_range = torch.ones(())  # of the policy's values, smoothed; never below 1
+        self._sigreg = SigReg(config.sigreg, Stream(seed, "sigreg"))
+        self._pruners = {part: Pruner(getattr(self.net, part), config.pruning) for part in PARTS}
         self._steps = 0  # agent steps observed
         self._batch: Batch | None = None  # memory that is sampled into again and again
 
@@ -456,14 +491,22 @@ class Agent:
         with torch.no_grad():
             zs = net.encoder.state(at.obs, at.task)
             zsa = net.encoder.pair(zs, x.action[0])
-        loss, q = value_loss(net.value, zsa, y, self.bins)
-        self._step("value", loss)
+        features, metrics = net.value.features(zsa), dict[str, Any]()
+        loss, q = value_loss(net.value.read(features), y, self.bins)
+        total = loss
+        if self._sigreg.on:
+            parts = self._sigreg.parts(*features)
+            total, metrics = total + self._sigreg.loss(parts), sigreg.metrics(parts)
+        self._step("value", total)
         policy, values = policy_loss(net, zs, at, noise, self.bins, self.q_range)
         self._step("policy", policy)
         self.q_range = self.q_range.lerp(spread(values), config.tau).clamp(min=1.0)
         with torch.no_grad():
             torch._foreach_lerp_(list(self.target.parameters()), list(net.parameters()), config.tau)
-        return {
+        for part, pruner in self._pruners.items():
+            pruner.apply_(getattr(self.target, part))
+            metrics |= pruner.metrics(part)
+        return metrics | {
             "losses/value_loss": loss.detach(), "losses/policy_loss": policy.detach(), "losses/q_values": q,
             "losses/dynamics_loss": encoder.dynamics, "losses/reward_loss": encoder.reward, "charts/q_range": self.q_range,
         }  # fmt: skip
@@ -504,7 +547,9 @@ class Agent:
             parameter.grad = grad
         if part != "policy":
             nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
+        self._pruners[part].begin()
         self._optimizers[part].step()
+        self._pruners[part].apply_(getattr(self.net, part))
 
     def state_dict(self) -> State:
         """Copies, so that the agent may go on while they are written."""
@@ -520,6 +565,7 @@ class Agent:
             "noise": self._noise.state_dict(),
             "steps": self._steps,
             "q_range": self.q_range.clone(),
+            **{name: part.state_dict() for name, part in self._techniques().items()},
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -533,3 +579,11 @@ class Agent:
         self.embeddings = state["tasks"].clone()
         self._noise.load_state_dict(state["noise"])
         self._steps, self.q_range = int(state["steps"]), state["q_range"].clone()
+        for name, technique in self._techniques().items():
+            technique.load_state_dict(state[name])
+
+    def _techniques(self) -> dict[str, SigReg | Pruner]:
+        """Those that are on: without them a state is as it would be without this line."""
+        every: dict[str, SigReg | Pruner] = {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
+        every["sigreg"] = self._sigreg
+        return {name: technique for name, technique in every.items() if technique.on}

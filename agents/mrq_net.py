@@ -4,6 +4,7 @@ Normalisation is layer norm without parameters throughout. Linear maps that the 
 it cuts in two, are two maps here: what does not depend on the unrolled state is computed in one pass for all steps.
 """
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from rlplatform.agents.mrq_config import Config
 from rlplatform.nets import uniform_
 from rlplatform.streams import Stream
+from rlplatform.techniques.redo import Into, Link, link
 from rlplatform.types import Spec
 
 LN_EPS = 1e-5
@@ -230,11 +232,19 @@ class Value(Part):
         self.linear1, self.linear2, self.linear3 = (Linear(hidden, hidden) for _ in range(3))
         self.linear4 = Head(hidden, 1)
 
+    def features(self, zsa: Tensor) -> Tensor:
+        """The last hidden layer, normalised, before its ELU: [B, hidden], of zsa [B, hidden]."""
+        x = self.linear3(norm_elu(self.linear2(norm_elu(self.linear1(zsa)))))
+        return F.layer_norm(x, x.shape[-1:], eps=LN_EPS)
+
+    def read(self, features: Tensor) -> Tensor:
+        """[B] float32, of features [B, hidden], which are overwritten."""
+        value: Tensor = self.linear4(F.elu(features, inplace=True))
+        return value[:, 0]
+
     def forward(self, zsa: Tensor) -> Tensor:
         """[B] float32, of zsa [B, hidden]."""
-        x = norm_elu(self.linear3(norm_elu(self.linear2(norm_elu(self.linear1(zsa))))))
-        value: Tensor = self.linear4(x)
-        return value[:, 0]
+        return self.read(self.features(zsa))
 
 
 class Twins(Part):
@@ -243,6 +253,14 @@ class Twins(Part):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.first, self.second = Value(config.hidden), Value(config.hidden)
+
+    def features(self, zsa: Tensor) -> tuple[Tensor, Tensor]:
+        """Of either, as Value.features."""
+        return self.first.features(zsa), self.second.features(zsa)
+
+    def read(self, first: Tensor, second: Tensor) -> Tensor:
+        """[2, B] float32, of the features of both, which are overwritten."""
+        return torch.stack([self.first.read(first), self.second.read(second)])
 
     def forward(self, zsa: Tensor) -> Tensor:
         """[2, B] float32, of zsa [B, hidden]."""
@@ -256,6 +274,18 @@ class Net(Part):
         super().__init__()
         self.encoder, self.value, self.policy = Encoder(config, spec), Twins(config), Actor(config, spec)
         to_dtype(self, dtype)
+
+    def links(self) -> list[Link]:
+        """The hidden layers whose units can be recycled: all but the embeddings, which are what others are trained to predict."""
+        states = [name for name, _ in self.encoder.state.named_children()]
+        links = [link(f"encoder.state.{a}", f"encoder.state.{b}") for a, b in itertools.pairwise(states)]
+        links.append(link("encoder.action", "encoder.pair_action"))
+        pair = ("encoder.pair_state", "encoder.pair_action")  # g's first layer, whose input lies in two
+        links.append(Link("encoder.pair_state", (Into("encoder.pair2"),), incoming=pair))
+        links.append(link("encoder.pair2", "encoder.pair3"))
+        for head in ("value.first", "value.second"):
+            links += [link(f"{head}.linear{i}", f"{head}.linear{i + 1}") for i in (1, 2, 3)]
+        return [*links, *(link(f"policy.linear{i}", f"policy.linear{i + 1}") for i in (1, 2))]
 
 
 def to_dtype(net: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -387,9 +417,9 @@ def embed(online: Encoder, x: Transitions) -> Embedded:
     return Embedded(zs, online.pair(zs, online.embed(x.action)))
 
 
-def value_loss(value: Twins, zsa: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(mean Huber loss over twins and batch, largest |error| of the twins [B], mean value); the last two without gradient."""
-    q = value(zsa)
+def value_loss(q: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(mean Huber loss over twins and batch, largest |error| of the twins [B], mean value), of values q [2, B]; the last two without
+    gradient."""
     error = q - y
     loss = F.huber_loss(q, y.expand_as(q))
     return loss, error.detach().abs().amax(0), q.detach().mean()

@@ -19,9 +19,11 @@ from rlplatform.onpolicy import FrameHistory, Observations, Round, RunningMoment
 from rlplatform.optim import ClippedAdam
 from rlplatform.returns import gae, reward_and_discount
 from rlplatform.streams import Stream
-from rlplatform.techniques import gtr
+from rlplatform.techniques import gtr, sigreg
 from rlplatform.techniques.gtr import Anchors
 from rlplatform.techniques.policy_path import PolicyPath, UpdateCosine
+from rlplatform.techniques.pruning import Pruner
+from rlplatform.techniques.sigreg import SigReg
 from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
 
 CUT = 10.0  # of normalised observations and scaled rewards
@@ -83,7 +85,7 @@ class Agent:
 
         Args:
             streams: environments whose rollouts `observe` will see.
-            seed: of the run; names the streams "init" and "shuffle".
+            seed: of the run; names the streams "init", "shuffle" and "sigreg".
         """
         if config.normalize_obs and spec.frame_dtype != "float32":
             raise ValueError(f"normalize_obs is for float32 observations, not for {spec.frame_dtype}")
@@ -100,6 +102,8 @@ class Agent:
         self._older = Anchors(config.trust.anchors - 1 if config.trust.weight else 0)
         self._older_net = Net(config, spec).requires_grad_(False)
         self._path, self._cosine = PolicyPath(self.net.family.kl), UpdateCosine()
+        self._sigreg = SigReg(config.sigreg, Stream(seed, "sigreg"))
+        self._pruner = Pruner(self.net, config.pruning)
         self._steps = 0  # agent steps observed
         self._inputs: Observations | Tensor = torch.zeros(0)  # of the round, by index
         self._data: dict[str, Tensor] = {}  # likewise: the other fields of a Minibatch
@@ -173,11 +177,17 @@ class Agent:
         out = losses(self.net, x, self.config)
         if self._left == 0 or (self.config.max_kl and self._at == len(self._order)):
             self._note_change(x, out)
-        norm = self._adam.descend(out.total, self.config.max_grad_norm)
+        total, said = out.total, dict[str, Tensor]()
+        if self._sigreg.on:
+            parts = self._sigreg.parts(*out.hidden)
+            total, said = total + self._sigreg.loss(parts), sigreg.metrics(parts)
+        self._pruner.begin()
+        norm = self._adam.descend(total, self.config.max_grad_norm)
+        self._pruner.apply_(self.net)
         self._metrics = {
             "losses/policy_loss": out.policy.detach(), "losses/value_loss": out.value.detach(),
             "losses/entropy": out.entropy.detach(), "losses/grad_norm": norm,
-            "charts/learning_rate": self._adam.param_groups[0]["lr"], **self._noted,
+            "charts/learning_rate": self._adam.param_groups[0]["lr"], **self._noted, **said, **self._pruner.metrics(),
         }  # fmt: skip
         return self._metrics
 
@@ -292,4 +302,5 @@ class Agent:
         return {
             "shuffle": self._shuffle, "frames": self._frames, "obs_moments": self._obs_moments,
             "return_moments": self._return_moments, "older": self._older, "path": self._path, "cosine": self._cosine,
+            **({"sigreg": self._sigreg} if self._sigreg.on else {}), **({"pruning": self._pruner} if self._pruner.on else {}),
         }  # fmt: skip

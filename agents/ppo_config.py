@@ -6,6 +6,8 @@ from math import inf
 
 from rlplatform.nets import ENCODERS
 from rlplatform.techniques.gtr import TrustConfig
+from rlplatform.techniques.pruning import PruningConfig
+from rlplatform.techniques.sigreg import SigRegConfig
 
 ACTIVATIONS = ("relu", "tanh")
 SURROGATES = ("clip", "none")
@@ -48,6 +50,8 @@ class Config:
         False  # evaluation takes the most likely action, or the mean; otherwise it draws as training does
     )
     trust: TrustConfig = field(default_factory=TrustConfig)
+    sigreg: SigRegConfig = field(default_factory=SigRegConfig)  # on the last hidden layers before their activation
+    pruning: PruningConfig = field(default_factory=PruningConfig)
     probe: int = 256  # states on which the way of the policy is measured; 0: it is not
 
     def __post_init__(self) -> None:

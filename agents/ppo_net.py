@@ -110,11 +110,16 @@ class Trunk(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.activation = torch.tanh if config.activation == "tanh" else F.relu
 
-    def forward(self, obs: Tensor) -> Tensor:
+    def last(self, obs: Tensor) -> Tensor:
+        """The last layer before its activation."""
         x = self.encoder(obs)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = self.activation(layer(x))
-        return x
+        h: Tensor = self.layers[-1](x)
+        return h
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.activation(self.last(obs))
 
 
 class Net(nn.Module):
@@ -155,9 +160,20 @@ class Net(nn.Module):
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """`distribution` and `values`, the shared part once."""
-        x = self.features(obs)
-        value: Tensor = self.value(x if self.critic is None else self.critic(obs))
-        return self.family.of(self.policy(x), self.log_std), value[:, 0]
+        dist, value, _ = self.seen(obs)
+        return dist, value
+
+    def seen(self, obs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """As `forward`, and the last hidden layers [B, hidden] before their activation: the policy's, and a value's of its own."""
+        h = self.trunk.last(obs)
+        x = self.trunk.activation(h)
+        dist = self.family.of(self.policy(x), self.log_std)
+        if self.critic is None:
+            value: Tensor = self.value(x)
+            return dist, value[:, 0], (h,)
+        other = self.critic.last(obs)
+        value = self.value(self.critic.activation(other))
+        return dist, value[:, 0], (h, other)
 
 
 # --- the loss ---
@@ -176,15 +192,16 @@ class Minibatch(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Of one minibatch; scalars but for the last two, which have no gradient."""
+    """Of one minibatch; scalars but for the last three."""
 
     total: Tensor
     policy: Tensor  # minus the surrogate
     value: Tensor  # not weighted
     entropy: Tensor
     penalty: Tensor  # not weighted; 0 where trust.weight is
-    log_ratio: Tensor  # [B], of the action's probability now to what it was
-    dist: Tensor  # [B, P], the policy now
+    log_ratio: Tensor  # [B], of the action's probability now to what it was; without gradient
+    dist: Tensor  # [B, P], the policy now; without gradient
+    hidden: tuple[Tensor, ...]  # [B, hidden] each, as of Net.seen
 
 
 def losses(net: Net, x: Minibatch, config: Config) -> Losses:
@@ -192,7 +209,7 @@ def losses(net: Net, x: Minibatch, config: Config) -> Losses:
 
     Schulman et al. 2017 (arXiv:1707.06347), Eq. 7 and 9; the value loss clipped as in the authors' code, half of the squared error.
     """
-    dist, value = net(x.obs)
+    dist, value, hidden = net.seen(x.obs)
     log_ratio = net.family.log_prob(dist, x.action) - x.log_prob
     advantage = normalized(x.advantage) if config.normalize_advantage else x.advantage
     policy = policy_loss(log_ratio, advantage, config)
@@ -203,7 +220,7 @@ def losses(net: Net, x: Minibatch, config: Config) -> Losses:
     if config.trust.weight:
         penalty = gtr.penalty(distances(net, dist, x, config), config.trust).mean()
         total = total + config.trust.weight * penalty
-    return Losses(total, policy, of_value, entropy, penalty, log_ratio.detach(), dist.detach())
+    return Losses(total, policy, of_value, entropy, penalty, log_ratio.detach(), dist.detach(), hidden)
 
 
 def distances(net: Net, dist: Tensor, x: Minibatch, config: Config) -> Tensor:

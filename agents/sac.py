@@ -17,8 +17,13 @@ from torch import Tensor, nn
 from rlplatform.nets import orthogonal_
 from rlplatform.replay import Batch, Replay
 from rlplatform.streams import Stream
-from rlplatform.techniques import resets
+from rlplatform.techniques import checkpoint, l2_init, resets, sigreg, spectral_norm
+from rlplatform.techniques.activations import record
+from rlplatform.techniques.plasticity import Probe
+from rlplatform.techniques.pruning import Pruner, PruningConfig
+from rlplatform.techniques.redo import Link, Recycler, ReDoConfig, link
 from rlplatform.techniques.resets import ResetConfig
+from rlplatform.techniques.sigreg import SigReg, SigRegConfig
 from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
 
 PARTS = ("critic", "actor", "temperature")  # each with an optimiser of its own, in the order of their steps
@@ -40,6 +45,11 @@ class Config:
     capacity: int = 1_000_000
     min_replay: int = 10_000  # agent steps with random actions, before the first gradient step
     reset: ResetConfig = field(default_factory=lambda: ResetConfig(until=2_000_000))  # `every` counts agent steps
+    sigreg: SigRegConfig = field(default_factory=SigRegConfig)  # on both critics' last hidden layer before its ReLU
+    pruning: PruningConfig = field(default_factory=PruningConfig)  # of actor and critics, each on its own
+    redo: ReDoConfig = field(default_factory=ReDoConfig)
+    l2_init: float = 0.0  # weight of the squared way from the initial weights of critics and actor
+    spectral_norm: tuple[str, ...] = ()  # layers that are normalised: "critic.first.linear2" is one before the last
 
     def __post_init__(self) -> None:
         for name in ("hidden", "batch", "min_replay"):
@@ -48,6 +58,7 @@ class Config:
             self._expect(name, 0.0 < getattr(self, name) < inf, "positive and finite")
         self._expect("replay_ratio", 0.0 <= self.replay_ratio < inf, "finite and >= 0")
         self._expect("entropy", -inf < self.entropy < inf, "finite")
+        self._expect("l2_init", 0.0 <= self.l2_init < inf, "finite and >= 0")
         for name in ("gamma", "tau"):
             self._expect(name, 0.0 <= getattr(self, name) <= 1.0, "in [0, 1]")
         self._expect("capacity", self.capacity > self.min_replay, "more than min_replay, or learning would never start")
@@ -98,9 +109,18 @@ class Critic(nn.Module):
         for layer in (self.linear1, self.linear2, self.linear3):
             layer.init_(stream)
 
-    def forward(self, x: Tensor) -> Tensor:
-        value: Tensor = self.linear3(F.relu(self.linear2(F.relu(self.linear1(x)))))
+    def features(self, x: Tensor) -> Tensor:
+        """The last hidden layer before its ReLU, [B, hidden]."""
+        h: Tensor = self.linear2(F.relu(self.linear1(x)))
+        return h
+
+    def read(self, features: Tensor) -> Tensor:
+        """Values [B] of features [B, hidden]."""
+        value: Tensor = self.linear3(F.relu(features))
         return value[:, 0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read(self.features(x))
 
 
 class Twins(nn.Module):
@@ -113,6 +133,15 @@ class Twins(nn.Module):
     def init_(self, stream: Stream) -> None:
         self.first.init_(stream)
         self.second.init_(stream)
+
+    def features(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Of either critic."""
+        x = torch.cat([obs, action], 1)
+        return self.first.features(x), self.second.features(x)
+
+    def read(self, first: Tensor, second: Tensor) -> Tensor:
+        """Values [2, B] of both critics' features."""
+        return torch.stack([self.first.read(first), self.second.read(second)])
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         x = torch.cat([obs, action], 1)
@@ -149,6 +178,13 @@ class Net(nn.Module):
         self.critic.init_(stream)
         self.temperature.init_(stream)
 
+    def links(self) -> list[Link]:
+        """The hidden layers whose units can be recycled."""
+        links = [link("actor.linear1", "actor.linear2"), link("actor.linear2", "actor.mean", "actor.log_std")]
+        for critic in ("critic.first", "critic.second"):
+            links += [link(f"{critic}.linear{i}", f"{critic}.linear{i + 1}") for i in (1, 2)]
+        return links
+
 
 # --- losses ---
 
@@ -182,9 +218,8 @@ def soft_target(net: Net, target: Twins, x: Transitions, normal: Tensor) -> Tens
     return result
 
 
-def critic_loss(critic: Twins, x: Transitions, y: Tensor) -> tuple[Tensor, Tensor]:
-    """(the sum of both critics' mean squared errors, the mean value without gradient)."""
-    q = critic(x.obs, x.action)
+def critic_loss(q: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """(the sum of both critics' mean squared errors, the mean value without gradient), of values q [2, B]."""
     return (q - y).square().mean(1).sum(), q.detach().mean()
 
 
@@ -243,7 +278,7 @@ class Agent:
 
         Args:
             streams: environments whose rollouts `observe` will see.
-            seed: of the run; names the streams "init", "noise", "reset" and "replay".
+            seed: of the run; names the streams "init", "noise", "reset", "redo", "sigreg" and "replay".
         """
         if spec.actions or len(spec.action_shape) != 1 or spec.frame_dtype != "float32":
             raise ValueError(
@@ -253,9 +288,12 @@ class Agent:
         self.config, self.spec = config, spec
         self.replay = Replay(spec, config.capacity, streams, max_n=1, stream=Stream(seed, "replay"))
         self._noise, self._reset_draws = Stream(seed, "noise"), Stream(seed, "reset")
-        self.net, self.target = Net(config, spec), Net(config, spec).critic.requires_grad_(False)
-        self.net.init_(Stream(seed, "init"))
+        self._redo = Recycler(config.redo, seed)
+        self.net, self.target = self._fresh(Stream(seed, "init")), self._made().critic.requires_grad_(False)
+        self._initial = l2_init.initial(self.net.named_parameters(), config.l2_init)
+        spectral_norm.iterate_(self.net, spectral_norm.START)
         self.target.load_state_dict(self.net.critic.state_dict())
+        spectral_norm.copy_(self.target, self.net.critic)
         resets.check_names(self.net, config.reset)
         self._optimizers = {
             part: torch.optim.Adam(getattr(self.net, part).parameters(), config.learning_rate, fused=True)
@@ -263,7 +301,21 @@ class Agent:
         }
         self._aim = config.entropy * spec.action_shape[0]
         self._resets = resets.Schedule(config.reset.every, config.reset.until)
+        self._sigreg = SigReg(config.sigreg, Stream(seed, "sigreg"))
+        self._pruners = {part: Pruner(getattr(self.net, part), config.pruning) for part in ("critic", "actor")}
         self._steps = 0  # agent steps observed
+
+    def _made(self) -> Net:
+        net = Net(self.config, self.spec)
+        spectral_norm.attach_(net, self.config.spectral_norm)
+        return net
+
+    def _fresh(self, stream: Stream) -> Net:
+        """Newly initialised."""
+        net = Net(self.config, self.spec)
+        net.init_(stream)
+        spectral_norm.attach_(net, self.config.spectral_norm)
+        return net
 
     @property
     def ready(self) -> bool:
@@ -276,13 +328,26 @@ class Agent:
         return Policy(self.config, self.spec, evaluation=True)
 
     def weights(self) -> Weights:
-        actor = {name: p.data for name, p in self.net.actor.named_parameters()}
+        named = spectral_norm.plain(self.net.actor) if self.config.spectral_norm else self.net.actor.named_parameters()
+        actor = {name: p.data for name, p in named}
         return {"actor": actor, "random": self._steps < self.config.min_replay}
+
+    def probe(self) -> Probe:
+        """The policy's mode, and the lesser of the critics' values of it."""
+
+        def forward(obs: Tensor) -> tuple[Tensor, Tensor]:
+            x = obs.flatten(1)
+            action = torch.tanh(self.net.actor(x)[0])
+            return action, self.net.critic(x, action.detach()).amin(0)
+
+        return Probe(self.net, forward, outputs=("actor.log_std",))
 
     def observe(self, rollouts: list[Rollout]) -> None:
         # After `every` steps, their updates and an evaluation: with the first step that follows.
         if self._resets.due(self._steps + 1):
             self._reset()
+        if self._redo.due():
+            self._recycle()
         for rollout in rollouts:
             self.replay.add(rollout)
             self._steps += rollout.reward.size
@@ -292,40 +357,77 @@ class Agent:
         net, x = self.net, transitions(self.replay.sample(self.config.batch, 1, self.config.gamma))
         next_normal, normal = (torch.from_numpy(self._noise.normal(*x.action.shape)) for _ in range(2))
         y = soft_target(net, self.target, x, next_normal)
-        of_critic, q = critic_loss(net.critic, x, y)
-        self._step("critic", of_critic)
+        features = net.critic.features(x.obs, x.action)
+        of_critic, q = critic_loss(net.critic.read(*features), y)
+        total, metrics = of_critic, dict[str, Tensor]()
+        if self._sigreg.on:
+            parts = self._sigreg.parts(*features)
+            total, metrics = total + self._sigreg.loss(parts), sigreg.metrics(parts)
+        self._step("critic", total)
         with torch.no_grad():
             torch._foreach_lerp_(list(self.target.parameters()), list(net.critic.parameters()), self.config.tau)
+        self._pruners["critic"].apply_(self.target)
+        if self.config.spectral_norm:
+            spectral_norm.iterate_(self.target)
         of_actor, entropy = actor_loss(net, x.obs, normal)
         self._step("actor", of_actor)
         of_temperature = temperature_loss(net.temperature, entropy, self._aim)
         self._step("temperature", of_temperature)
-        metrics = {
+        self._redo.tick()
+        metrics |= {
             "losses/critic_loss": of_critic.detach(), "losses/actor_loss": of_actor.detach(), "losses/q_values": q,
             "losses/temperature_loss": of_temperature.detach(), "charts/entropy": entropy,
             "charts/temperature": net.temperature().detach(),
         }  # fmt: skip
-        return metrics | {"charts/resets": torch.tensor(self._resets.count)} if self.config.reset.every else metrics
+        if self.config.reset.every:
+            metrics["charts/resets"] = torch.tensor(self._resets.count)
+        if self.config.redo.every:
+            metrics["charts/recycled"] = torch.tensor(self._redo.count)
+        return {**metrics, **{k: v for part, pruner in self._pruners.items() for k, v in pruner.metrics(part).items()}}
 
     def _step(self, part: str, loss: Tensor) -> None:
         """Gradient and optimiser step of one part alone, whatever else the loss went through."""
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the {part}'s loss is {loss.item()} after {self._steps} agent steps")
-        parameters = list(getattr(self.net, part).parameters())
+        module = getattr(self.net, part)
+        parameters = list(module.parameters())
         for parameter, grad in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             parameter.grad = grad
+        if self._initial is not None and part != "temperature":
+            self._initial.pull_((f"{part}.{name}", p) for name, p in module.named_parameters())
+        pruner = self._pruners.get(part)
+        if pruner is not None:
+            pruner.begin()
         self._optimizers[part].step()
+        if pruner is not None:
+            pruner.apply_(module)
+        if self.config.spectral_norm:
+            spectral_norm.iterate_(module)
 
     def _reset(self) -> None:
         """The modules that the configuration names, the target critics as the critics, and all optimisers. What was stored stays."""
-        fresh = Net(self.config, self.spec)
-        fresh.init_(self._reset_draws)
+        fresh = self._fresh(self._reset_draws)
         resets.apply_(self.net, fresh, self.config.reset)
         # Under the name that the critics have in `net`.
         target, new = (nn.ModuleDict({"critic": critic}) for critic in (self.target, fresh.critic))
         resets.apply_(target, new, self.config.reset)
+        for part, pruner in self._pruners.items():  # what was pruned stays so
+            pruner.apply_(getattr(self.net, part))
+        self._pruners["critic"].apply_(self.target)
         for optimizer in self._optimizers.values():
             resets.clear_optimizer_(optimizer)
+        for net in (self.net, self.target):
+            spectral_norm.iterate_(net, spectral_norm.START)
+
+    def _recycle(self) -> None:
+        """Dormant units of actor and critics; the target critics follow as they follow all else."""
+        probe = self.probe()
+        layers, _ = record(self.net, probe.forward, self._redo.observations(self.replay), probe.outputs)
+        fresh = self._fresh(self._redo.stream)
+        self._redo.recycle_(self.net, fresh, self.net.links(), layers, self._optimizers.values())
+        for part, pruner in self._pruners.items():  # what was pruned stays so
+            pruner.apply_(getattr(self.net, part))
+        spectral_norm.iterate_(self.net, spectral_norm.START)
 
     def state_dict(self) -> State:
         """Copies, so that the agent may go on while they are written."""
@@ -341,6 +443,8 @@ class Agent:
             "reset_draws": self._reset_draws.state_dict(),
             "resets": self._resets.state_dict(),
             "steps": self._steps,
+            **{name: part.state_dict() for name, part in self._techniques().items()},
+            **checkpoint.state_of(self._redo, self._initial, {"online": self.net, "target": self.target}),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -355,6 +459,15 @@ class Agent:
         self._reset_draws.load_state_dict(state["reset_draws"])
         self._resets.load_state_dict(state["resets"])
         self._steps = int(state["steps"])
+        checkpoint.load(state, self._redo, self._initial, {"online": self.net, "target": self.target})
+        for name, technique in self._techniques().items():
+            technique.load_state_dict(state[name])
+
+    def _techniques(self) -> dict[str, SigReg | Pruner]:
+        """Those that are on: without them a state is as it would be without this line."""
+        every: dict[str, SigReg | Pruner] = {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
+        every["sigreg"] = self._sigreg
+        return {name: technique for name, technique in every.items() if technique.on}
 
 
 def transitions(batch: Batch) -> Transitions:

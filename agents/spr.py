@@ -26,7 +26,7 @@ from torch import Tensor
 from rlplatform.agents import spr_release
 from rlplatform.agents.spr_config import DTYPES, Config, Release, epsilon_at, horizon_at
 from rlplatform.agents.spr_device import DeviceUpdates, Horizon
-from rlplatform.agents.spr_net import Inputs, Losses, Net, importance_weights, losses, support_of
+from rlplatform.agents.spr_net import Inputs, Net, importance_weights, losses, q_values, support_of
 from rlplatform.agents.spr_policy import DevicePolicy, Policy
 from rlplatform.device import placed, require
 from rlplatform.device_batches import PRIORITY_EPS, Feed, HostFeed, ResidentFeed
@@ -34,7 +34,12 @@ from rlplatform.device_replay import DeviceReplay
 from rlplatform.device_streams import DeviceStream
 from rlplatform.replay import Batch, Replay
 from rlplatform.streams import Stream
-from rlplatform.techniques import augment, resets
+from rlplatform.techniques import augment, checkpoint, l2_init, resets, sigreg, spectral_norm
+from rlplatform.techniques.activations import record
+from rlplatform.techniques.plasticity import Probe
+from rlplatform.techniques.pruning import Pruner
+from rlplatform.techniques.redo import Recycler
+from rlplatform.techniques.sigreg import SigReg
 from rlplatform.types import Array, Metrics, Spec, State, Weights
 
 
@@ -50,7 +55,7 @@ class Agent:
 
         Args:
             streams: environments whose rollouts `observe` will see.
-            seed: of the run; names the streams "init", "noise", "augment", "reset" and "replay".
+            seed: of the run; names the streams "init", "noise", "augment", "reset", "redo", "sigreg" and "replay".
             device: where it learns and acts: "cpu", "cuda" or "cuda:N".
             feed: how a GPU learns, on the CPU, too, to the same bits: from a replay that is "resident" on the device, as
                 environments there ask for, or "staged" from the host. "": on the CPU neither; on a GPU resident, but for what
@@ -76,7 +81,7 @@ class Agent:
             Stream(seed, "replay"),
         )  # fmt: skip
         self._noise, self._augment = self._stream(seed, "noise"), self._stream(seed, "augment")
-        self._reset_draws = Stream(seed, "reset")
+        self._reset_draws, self._redo = Stream(seed, "reset"), Recycler(config.redo, seed)
         self.support = support_of(config).to(self.device)
         self.master = self._fresh(Stream(seed, "init"))  # what the optimiser moves
         resets.check_names(self.master, config.reset)
@@ -85,6 +90,8 @@ class Agent:
         self.target = self._net(self._dtype).requires_grad_(False)
         # A small step towards float32 weights would be lost between two neighbouring numbers of bfloat16.
         self.target_master = self._net(torch.float32).requires_grad_(False) if half else self.target
+        self._initial = l2_init.initial(self.master.named_parameters(), config.l2_init)
+        spectral_norm.iterate_(self.master, spectral_norm.START)
         for parameter in self.master.parameters():
             parameter.grad = torch.zeros_like(parameter)
         self._adam = torch.optim.AdamW(
@@ -102,6 +109,8 @@ class Agent:
         self._round(self.master, self.online)
         self._copy_to_target()
         self._resets = resets.Schedule(config.reset_period, config.reset.until)
+        self._sigreg = SigReg(config.sigreg, self._stream(seed, "sigreg"))
+        self._pruner = Pruner(self.master, config.pruning)
         self._steps = 0  # agent steps observed
         self._cycle = 0  # gradient steps since the last reset
         self._next_copy = config.target_period  # agent step after whose updates the target is copied
@@ -112,12 +121,15 @@ class Agent:
         return DeviceStream(Stream(seed, name), self.device) if self._graphed else Stream(seed, name)
 
     def _net(self, dtype: torch.dtype) -> Net:
-        return placed(Net(self.config, self.spec, dtype), self.device)
+        net = Net(self.config, self.spec, dtype)
+        spectral_norm.attach_(net, self.config.spectral_norm)
+        return placed(net, self.device)
 
     def _fresh(self, stream: Stream) -> Net:
         """A newly initialised network in float32."""
         net = Net(self.config, self.spec, torch.float32)
         net.init_(stream)
+        spectral_norm.attach_(net, self.config.spectral_norm)
         return placed(net, self.device)
 
     def _as_launches(self) -> DeviceUpdates:
@@ -149,10 +161,18 @@ class Agent:
 
     def weights(self) -> Weights:
         net = self.target if self.config.act_with_target else self.online
-        acting = {
-            name: p.data for name, p in net.named_parameters() if not name.startswith(("transition.", "predictor."))
-        }
+        named = spectral_norm.plain(net) if self.config.spectral_norm else net.named_parameters()
+        acting = {name: p.data for name, p in named if not name.startswith(("transition.", "predictor."))}
         return {"net": acting, "epsilon": epsilon_at(self._steps, self.config)}
+
+    def probe(self) -> Probe:
+        """Of the network that learns, without noise: its values of the actions and the largest of them."""
+
+        def forward(obs: Tensor) -> tuple[Tensor, Tensor]:
+            q = q_values(self.online(obs, None), self.support)
+            return q, q.amax(1)
+
+        return Probe(self.online, forward, self.master)
 
     def observe(self, rollouts: list[Any]) -> None:
         """`Rollout`s; with the "resident" feed `DeviceRollout`s, too."""
@@ -161,6 +181,8 @@ class Agent:
         # What is due by the steps seen so far, whose updates are done; an evaluation after them came before this.
         if self._resets.due(self._steps):
             self._reset()
+        if self._redo.due():
+            self._recycle()
         if not self.config.target_tau and self._steps >= self._next_copy:
             self._copy_to_target()
             self._next_copy = (self._steps // self.config.target_period + 1) * self.config.target_period
@@ -172,11 +194,13 @@ class Agent:
         """One gradient step on one batch; its new priorities go back to the replay."""
         if self.launches is not None:
             return self._launched(1)
+        self._pruner.begin()
         batch = self._sample()
-        out = self.learn(self.inputs(batch))
+        of_losses, td = self.learn(self.inputs(batch))
         self._cycle += 1
-        self._write_priorities(batch.index, out.td.numpy())
-        return self._metrics({"losses/td_loss": out.td.mean(), "losses/q_values": out.q, "losses/spr_loss": out.spr})
+        self._redo.tick()
+        self._write_priorities(batch.index, td.numpy())
+        return self._metrics(of_losses)
 
     @property
     def steps_per_launch(self) -> int:
@@ -191,29 +215,38 @@ class Agent:
     def _launched(self, count: int) -> Metrics:
         assert self.launches is not None
         while count:
-            steps = min(count, self.steps_per_launch)
+            steps = min(count, self.steps_per_launch, self._pruner.ahead)
+            self._pruner.begin(steps)
             self.launches.launch(steps)
             self._cycle += steps
+            self._redo.tick(steps)
             count -= steps
         return self._metrics(self.launches.metrics)
 
-    def learn(self, x: Inputs) -> Losses:
-        """What a gradient step does to the networks."""
+    def learn(self, x: Inputs) -> tuple[dict[str, Tensor], Tensor]:
+        """What a gradient step does to the networks: the metrics that this configuration has, and the TD losses [B]."""
         noise, next_noise = self.online.noise(self._noise), self.online.noise(self._noise)
         out = losses(self.online, self.target, x, noise, next_noise, self.support, self.config.spr_weight)
-        self._step(out.total)
-        return out
+        total, said = out.total, {"losses/td_loss": out.td.mean(), "losses/q_values": out.q}
+        if self.config.spr_steps:
+            said["losses/spr_loss"] = out.spr
+        if self._sigreg.on:
+            parts = self._sigreg.parts(out.hidden)
+            total = total + self._sigreg.loss(parts)
+            said |= sigreg.metrics(parts)
+        self._step(total)
+        return said, out.td
 
     def _metrics(self, of_losses: Metrics) -> Metrics:
         """Of the last gradient step."""
-        config, metrics = self.config, dict(of_losses)
-        if not config.spr_steps:
-            metrics.pop("losses/spr_loss", None)
+        config, metrics = self.config, {**of_losses, **self._pruner.metrics()}
         if config.anneal:
             n, gamma = horizon_at(self._cycle - 1, config)
             metrics |= {"charts/n": torch.tensor(n), "charts/gamma": torch.tensor(gamma)}
         if config.reset.every:
             metrics |= {"charts/resets": torch.tensor(self._resets.count), "charts/cycle": torch.tensor(self._cycle)}
+        if config.redo.every:
+            metrics |= {"charts/recycled": torch.tensor(self._redo.count)}
         return metrics
 
     def _sample(self, out: Batch | None = None) -> Batch:
@@ -250,12 +283,19 @@ class Agent:
         torch.autograd.backward(loss)
         if self.online is not self.master:
             torch._foreach_copy_(_gradients(self.master), _gradients(self.online))
+        if self._initial is not None:
+            self._initial.pull_(self.master.named_parameters())
         self._adam.step()
+        self._pruner.apply_(self.master)
         self._round(self.master, self.online)
         if self.config.target_tau:
             with torch.no_grad():
                 torch._foreach_lerp_(_parameters(self.target_master), _parameters(self.master), self.config.target_tau)
+            self._pruner.apply_(self.target_master)
             self._round(self.target_master, self.target)
+        if self.config.spectral_norm:
+            spectral_norm.iterate_(self.online)
+            spectral_norm.iterate_(self.target)
 
     @torch.no_grad()
     def _round(self, master: Net, net: Net) -> None:
@@ -267,14 +307,31 @@ class Agent:
     def _copy_to_target(self) -> None:
         torch._foreach_copy_(_parameters(self.target_master), _parameters(self.master))
         self._round(self.target_master, self.target)
+        spectral_norm.copy_(self.target, self.online)
 
     def _reset(self) -> None:
         """Both networks, each with another random draw, and the optimiser; n and gamma start anew. What was stored stays."""
         for net, rounded in ((self.master, self.online), (self.target_master, self.target)):
             resets.apply_(net, self._fresh(self._reset_draws), self.config.reset)
+            self._pruner.apply_(net)  # what was pruned stays so
             self._round(net, rounded)
+            spectral_norm.iterate_(rounded, spectral_norm.START)
         resets.clear_optimizer_(self._adam)
         self._begin_cycle(0)
+
+    def _recycle(self) -> None:
+        """Dormant units of the network that learns; the target takes them over as it takes over all else."""
+        if isinstance(self.replay, DeviceReplay):
+            index = torch.from_numpy(self._redo.draw(self.replay)).to(self.device)
+            drawn = self.replay.gather(index, self.replay.batch(len(index)))
+            obs = self.replay.stack(drawn, self.replay.stacks(drawn)).obs[:, 0]
+        else:
+            obs = self._redo.observations(self.replay).to(self.device)
+        layers, _ = record(self.online, lambda x: self.online(x, None), obs)
+        self._redo.recycle_(self.master, self._fresh(self._redo.stream), self.master.links(), layers, [self._adam])
+        self._pruner.apply_(self.master)  # what was pruned stays so
+        self._round(self.master, self.online)
+        spectral_norm.iterate_(self.online, spectral_norm.START)
 
     def _begin_cycle(self, cycle: int) -> None:
         self._cycle = cycle
@@ -301,6 +358,8 @@ class Agent:
             "steps": self._steps,
             "cycle": self._cycle,
             "next_copy": self._next_copy,
+            **{name: part.state_dict() for name, part in self._techniques().items()},
+            **checkpoint.state_of(self._redo, self._initial, {"online": self.online, "target": self.target}),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -318,6 +377,13 @@ class Agent:
         self._resets.load_state_dict(state["resets"])
         self._steps, self._next_copy = int(state["steps"]), int(state["next_copy"])
         self._begin_cycle(int(state["cycle"]))
+        checkpoint.load(state, self._redo, self._initial, {"online": self.online, "target": self.target})
+        for name, part in self._techniques().items():
+            part.load_state_dict(state[name])
+
+    def _techniques(self) -> dict[str, SigReg | Pruner]:
+        """Those that are on: without them a state is as it would be without this line."""
+        return {name: part for name, part in (("sigreg", self._sigreg), ("pruning", self._pruner)) if part.on}
 
     def _load_moments(self, parameter: Tensor, saved: Mapping[str, Tensor]) -> None:
         """In place where there are moments: a graph knows their addresses. None were saved before the first step."""

@@ -6,7 +6,10 @@ from math import exp, inf, log
 import torch
 
 from rlplatform.nets import ENCODERS
+from rlplatform.techniques.pruning import PruningConfig
+from rlplatform.techniques.redo import ReDoConfig
 from rlplatform.techniques.resets import ResetConfig
+from rlplatform.techniques.sigreg import SigRegConfig
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -58,6 +61,11 @@ class Config:
     epsilon_decay: int = 2_000  # agent steps of the linear way from 1 to `epsilon`
     epsilon_eval: float = 0.001
     reset: ResetConfig = field(default_factory=ResetConfig)  # `every` counts gradient steps
+    sigreg: SigRegConfig = field(default_factory=SigRegConfig)  # on the hidden layer before its ReLU
+    pruning: PruningConfig = field(default_factory=PruningConfig)
+    redo: ReDoConfig = field(default_factory=ReDoConfig)
+    l2_init: float = 0.0  # weight of the squared way from the initial weights
+    spectral_norm: tuple[str, ...] = ()  # layers that are normalised: "projection" is the one before the last
     release: Release = field(default_factory=Release)
     dtype: str = (
         "float32"  # of forward and backward passes; "bfloat16" keeps float32 weights for the optimiser; "tf32" is
@@ -73,7 +81,7 @@ class Config:
             self._expect(name, getattr(self, name) >= 0, ">= 0")
         for name in ("v_max", "learning_rate", "adam_eps"):
             self._expect(name, 0.0 < getattr(self, name) < inf, "positive and finite")
-        for name in ("sigma0", "spr_weight", "weight_decay", "replay_ratio"):
+        for name in ("sigma0", "spr_weight", "weight_decay", "replay_ratio", "l2_init"):
             self._expect(name, 0.0 <= getattr(self, name) < inf, "finite and >= 0")
         for name in ("gamma", "gamma_final", "alpha", "target_tau", "epsilon", "epsilon_eval"):
             self._expect(name, 0.0 <= getattr(self, name) <= 1.0, "in [0, 1]")

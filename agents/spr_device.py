@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from rlplatform.agents.spr_config import Config, horizon_at
-from rlplatform.agents.spr_net import Inputs, Losses, importance_weights
+from rlplatform.agents.spr_net import Inputs, importance_weights
 from rlplatform.device import products
 from rlplatform.device_augment import augmentation, draw
 from rlplatform.device_batches import Feed
 from rlplatform.device_streams import DeviceStream
 from rlplatform.graphs import Graphed
+from rlplatform.techniques import sigreg
 
 
 class Horizon:
@@ -40,19 +41,21 @@ class DeviceUpdates:
     def __init__(
         self,
         config: Config,
-        learn: Callable[[Inputs], Losses],
+        learn: Callable[[Inputs], tuple[dict[str, Tensor], Tensor]],
         feed: Feed,
         stream: DeviceStream,
         horizon: Horizon,
         device: torch.device,
     ) -> None:
-        """`learn` is one gradient step; `stream` is what augmentations are drawn from."""
+        """`learn` is one gradient step, as Agent.learn; `stream` is what augmentations are drawn from."""
         self.feed, self.horizon = feed, horizon
         self._config, self._learn, self._stream, self._device = config, learn, stream, device
         images = (config.spr_steps + 2) * config.batch
         self._augmentation = augmentation(images, device) if config.augment else None
         self._graphs: dict[int, Graphed] = {}  # by steps a launch
-        names = ("losses/td_loss", "losses/q_values", *(["losses/spr_loss"] if config.spr_steps else []))
+        names = ["losses/td_loss", "losses/q_values"]
+        names += ["losses/spr_loss"] if config.spr_steps else []
+        names += sigreg.METRICS if config.sigreg.weight else []
         self.metrics = {name: torch.zeros((), device=device) for name in names}  # of the last step
 
     def launch(self, steps: int) -> None:
@@ -74,12 +77,11 @@ class DeviceUpdates:
 
     def step(self) -> None:
         """All of one gradient step that happens on the device."""
-        out = self._learn(self.inputs())
+        metrics, td = self._learn(self.inputs())
         self.horizon.cycle.add_(1)
-        self.feed.give(out.td)
-        for name, value in (("td_loss", out.td.mean()), ("q_values", out.q), ("spr_loss", out.spr)):
-            if f"losses/{name}" in self.metrics:
-                self.metrics[f"losses/{name}"].copy_(value)
+        self.feed.give(td)
+        for name, value in self.metrics.items():
+            value.copy_(metrics[name])
 
     def inputs(self) -> Inputs:
         """As Agent.inputs."""

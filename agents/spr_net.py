@@ -11,6 +11,7 @@ from rlplatform.agents.spr_config import Config
 from rlplatform.device_streams import DeviceStream
 from rlplatform.nets import Linear, Noise, NoisyLinear, Transition, encoder
 from rlplatform.streams import Stream
+from rlplatform.techniques.redo import Into, Link, link
 from rlplatform.types import Spec
 
 RENORMALIZE_EPS = 1e-5
@@ -60,6 +61,18 @@ class Net(nn.Module):
         for part in self.children():
             part.init_(stream)  # type: ignore[operator]  # nn.Module hides what its attributes are
 
+    def links(self) -> list[Link]:
+        """The hidden layers whose units can be recycled."""
+        encoder, links = (
+            self.encoder,
+            [link(f"encoder.{layer}", f"encoder.{into}") for layer, into in self.encoder.chain],
+        )
+        ahead = hasattr(self, "transition")
+        if encoder.last is not None and encoder.map_shape is not None:
+            into = (Into("projection"), *([Into("transition.conv1", encoder.map_shape[0])] if ahead else []))
+            links.append(Link(f"encoder.{encoder.last}".rstrip("."), into))
+        return [*links, link("projection", "head", *(["predictor"] if ahead else []))]
+
     def noise(self, stream: Stream | DeviceStream) -> NetNoise:
         return NetNoise(self.projection.noise(stream), self.head.noise(stream))
 
@@ -70,9 +83,17 @@ class Net(nn.Module):
 
     def logits(self, latent: Tensor, noise: NetNoise | None) -> Tensor:
         """[B, actions, atoms] float32, of latents [B, features]; with 1 atom, the mean returns themselves."""
-        projection, head = noise if noise is not None else (None, None)
-        hidden = torch.relu(self.projection(latent, projection))
-        out = self.head(hidden, head).float().unflatten(1, (-1, self.atoms))
+        return self.read(self.hidden(latent, noise), noise)
+
+    def hidden(self, latent: Tensor, noise: NetNoise | None) -> Tensor:
+        """The hidden layer before its ReLU, [B, hidden], of latents [B, features]."""
+        x: Tensor = self.projection(latent, None if noise is None else noise.projection)
+        return x
+
+    def read(self, hidden: Tensor, noise: NetNoise | None) -> Tensor:
+        """Logits as of `logits`, of what `hidden` gives."""
+        head = None if noise is None else noise.head
+        out = self.head(torch.relu(hidden), head).float().unflatten(1, (-1, self.atoms))
         value, advantage = out[:, :1], out[:, 1:]
         result: Tensor = (
             value + advantage - advantage.mean(1, keepdim=True)
@@ -187,6 +208,7 @@ class Losses(NamedTuple):
     td: Tensor  # [B], without gradient
     spr: Tensor  # scalar, without gradient
     q: Tensor  # scalar, without gradient: mean return of the actions taken
+    hidden: Tensor  # [B, hidden]: the hidden layer of s_t before its ReLU
 
 
 def losses(
@@ -195,7 +217,8 @@ def losses(
     """mean of weight * (TD loss + spr_weight * SPR loss). One noise for both networks at the bootstrap state, as in Dopamine."""
     size, k = len(x.weight), len(x.mask)
     latent = online.latent(x.obs[:size])
-    logits = online.logits(latent, noise)
+    hidden = online.hidden(latent, noise)
+    logits = online.read(hidden, noise)
     with torch.no_grad():
         later = target.latent(x.obs[size:])  # s_{t+1}, ..., s_{t+K} and the bootstrap state: one pass
         y = double_dqn_target(
@@ -210,4 +233,4 @@ def losses(
         spr = spr_loss(online.predict(latent, x.action), ahead, x.mask)
     total = (x.weight * (td + spr_weight * spr)).mean()
     q = q_values(chosen.detach(), support).mean()
-    return Losses(total, td.detach(), spr.detach().mean(), q)
+    return Losses(total, td.detach(), spr.detach().mean(), q, hidden)

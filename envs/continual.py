@@ -6,7 +6,6 @@ phase's begins, so that no return is of two phases. All environments of a run ar
 run's seed where something is drawn, decide everything. `rlplatform.evaluation.phases` reads a run's curves by phase.
 """
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,13 @@ from rlplatform import _core
 from rlplatform.envs.control import GAMES, ControlBatch
 from rlplatform.envs.minatar import ACTIONS, CHANNELS, MinAtarBatch, coloured
 from rlplatform.envs.native import NativeBatch, env_keys
-from rlplatform.envs.suites import ContinualControlProtocol, ContinualMinAtarProtocol, PermutedProtocol, unknown
+from rlplatform.envs.suites import (
+    ContinualControlProtocol,
+    ContinualMinAtarProtocol,
+    PermutedProtocol,
+    as_state,
+    unknown,
+)
 from rlplatform.streams import Stream
 from rlplatform.types import Array, Spec, State
 
@@ -121,7 +126,7 @@ def make_continual_control(
         list(protocol.gravity), list(protocol.length), list(protocol.force),
         Stream(seed, "dynamics").key if protocol.drawn else None,
     )  # fmt: skip
-    return ContinualControlBatch(core, task, game.spec, first_env, _settings(protocol))
+    return ContinualControlBatch(core, task, game.spec, first_env, as_state(protocol))
 
 
 def _minatar(
@@ -144,11 +149,4 @@ def _minatar(
     )  # fmt: skip
     channels = max(len(CHANNELS[game]) for game in games)
     spec = Spec(frame_shape=(channels, 10, 10), frame_dtype="uint8", stack=1, actions=len(ACTIONS))
-    return ContinualMinAtarBatch(core, task, spec, first_env, _settings(protocol), games)
-
-
-def _settings(protocol: Any) -> State:
-    """A protocol as a state holds it: with lists for tuples."""
-    return {
-        key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(protocol).items()
-    }
+    return ContinualMinAtarBatch(core, task, spec, first_env, as_state(protocol), games)

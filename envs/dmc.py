@@ -4,7 +4,6 @@ The task and the physics are dm_control's; the loop around them (dm_control.rl.c
 neither be saved nor leave out the observations between two repeats of an action.
 """
 
-import dataclasses
 import importlib
 import importlib.metadata
 import os
@@ -15,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from rlplatform.envs.changing_physics import PhaseClock
 from rlplatform.envs.painting import CHOICE, Painter, backend
 from rlplatform.envs.simulator import Outcome, Simulator, SimulatorBatch, stretch
-from rlplatform.envs.suites import DmcProtocol, unknown
+from rlplatform.envs.suites import ChangingPhysics, DmcProtocol, as_state, unknown
 from rlplatform.streams import Stream
 from rlplatform.types import Array, EnvBatch, Spec, State
 
@@ -25,7 +25,8 @@ CAMERAS = {"quadruped": 2}  # by domain, where it is not 0: from behind and abov
 
 
 def make_dmc(task: str, n: int, seed: int, first_env: int, protocol: DmcProtocol) -> EnvBatch:
-    """N environments of "<family>/<domain>-<task>", as in "dmc/cheetah-run".
+    """N environments of "<family>/<domain>-<task>", as in "dmc/cheetah-run"; "continual-dmc/..." is played by a protocol under which
+    physics change.
 
     Frames are the task's observations side by side in dm_control's order, float32 [D]; by `protocol.pixels` pictures,
     uint8 [3, size, size]. Episodes are only ever truncated.
@@ -45,8 +46,9 @@ def make_dmc(task: str, n: int, seed: int, first_env: int, protocol: DmcProtocol
     )  # fmt: skip
     if protocol.pixels:
         backend()  # whatever is missing is said now
-    origin = {"dm_control": importlib.metadata.version("dm-control"), "protocol": dataclasses.asdict(protocol)}
-    return SimulatorBatch(task, simulators, spec, first_env, painter, camera, origin)
+    origin = {"dm_control": importlib.metadata.version("dm-control"), "protocol": as_state(protocol)}
+    phases = PhaseClock(protocol, seed) if isinstance(protocol, ChangingPhysics) else None
+    return SimulatorBatch(task, simulators, spec, first_env, painter, camera, origin, phases)
 
 
 def split(task: str) -> tuple[str, str]:

@@ -31,6 +31,8 @@ _SPELLINGS = {  # families whose name is more than a capital and the rest
     "continual-minatar": "ContinualMinAtar",
     "continual-permuted": "PermutedMinAtar",
     "continual-control": "ContinualControl",
+    "continual-gym": "ContinualGym",
+    "continual-dmc": "ContinualDMC",
     "dmc": "DMC",
     "dmc-visual": "DMC-visual",
     "dmc10-resets": "DMC10-resets",

@@ -1,6 +1,5 @@
 """Gymnasium's MuJoCo environments with whole-state save and restore."""
 
-import dataclasses
 from typing import Any, cast
 
 import gymnasium
@@ -8,9 +7,10 @@ import mujoco  # type: ignore[import-untyped,import-not-found,unused-ignore]
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
+from rlplatform.envs.changing_physics import PhaseClock
 from rlplatform.envs.painting import Painter
 from rlplatform.envs.simulator import Outcome, Simulator, SimulatorBatch, stretch
-from rlplatform.envs.suites import GymProtocol, unknown
+from rlplatform.envs.suites import ChangingPhysics, GymProtocol, as_state, unknown
 from rlplatform.streams import Stream
 from rlplatform.types import Array, EnvBatch, Spec, State
 
@@ -19,7 +19,7 @@ TRACKING = 0  # the one camera that each of them has, which follows the body
 
 
 def make_gym(task: str, n: int, seed: int, first_env: int, protocol: GymProtocol) -> EnvBatch:
-    """N environments of "gym/<Environment>": Gymnasium's own, of the protocol's version, without its wrappers.
+    """N environments of "gym/<Environment>" or, by a protocol under which physics change, "continual-gym/<Environment>": Gymnasium's own, of the protocol's version, without its wrappers.
 
     Frames are observations as they are, in float32. A body that falls terminates where the environment says so; a step that is
     the last and terminates says both, as Gymnasium does.
@@ -32,8 +32,9 @@ def make_gym(task: str, n: int, seed: int, first_env: int, protocol: GymProtocol
     simulators = [GymSimulator(f"{name}-{protocol.version}", protocol.episode_steps, stream) for stream in streams]
     first = simulators[0]
     spec = Spec(first.shape, "float32", stack=1, actions=0, action_shape=first.centre.shape)
-    origin = {"gymnasium": gymnasium.__version__, "protocol": dataclasses.asdict(protocol)}
-    return SimulatorBatch(task, simulators, spec, first_env, Painter(), TRACKING, origin)
+    origin = {"gymnasium": gymnasium.__version__, "protocol": as_state(protocol)}
+    phases = PhaseClock(protocol, seed) if isinstance(protocol, ChangingPhysics) else None
+    return SimulatorBatch(task, simulators, spec, first_env, Painter(), TRACKING, origin, phases)
 
 
 def check_name(task: str) -> str:

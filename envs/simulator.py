@@ -7,7 +7,7 @@ A simulation that is saved and restored has to go on bit for bit, and MuJoCo's o
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import mujoco  # type: ignore[import-untyped,import-not-found,unused-ignore]
 import numpy as np
@@ -41,7 +41,8 @@ class Simulator(ABC):
         """Of mujoco.MjModel and MjData."""
         self.model, self.data = model, data
         self.steps = 0  # agent steps since the episode began
-        self._as_loaded = {name: values.copy() for name, values in _fields(model)}
+        self.as_loaded = {name: values.copy() for name, values in _fields(model)}  # the model's fields
+        self.gravity = model.opt.gravity.copy()  # as it was loaded; no field, and in no state: phases set it
 
     @abstractmethod
     def begin(self) -> Array:
@@ -83,16 +84,16 @@ class Simulator(ABC):
         for name, values in state["stale"].items():
             _check_array(name, values, np.float64, getattr(self.data, name).shape)
         for name, values in state["model"].items():
-            if name not in self._as_loaded:
+            if name not in self.as_loaded:
                 raise ValueError(f"damaged state: no episode writes the model's {name}")
-            _check_array(name, values, self._as_loaded[name].dtype, self._as_loaded[name].shape)
+            _check_array(name, values, self.as_loaded[name].dtype, self.as_loaded[name].shape)
         for part in ("notes", "random", "steps"):
             state[part]
 
     def load(self, state: State) -> None:
         """Go on where `state_dict` was called; `check` has passed."""
         for name, values in self._written():
-            values[...] = self._as_loaded[name]
+            values[...] = self.as_loaded[name]
         for name, values in state["model"].items():
             getattr(self.model, name)[...] = values
         mujoco.mj_setState(self.model, self.data, np.array(state["physics"]), INTEGRATION)
@@ -110,7 +111,18 @@ class Simulator(ABC):
 
     def _written(self) -> list[tuple[str, Array]]:
         """The model's fields that are not as they were loaded, as views into it."""
-        return [(name, values) for name, values in _fields(self.model) if not _equal(values, self._as_loaded[name])]
+        return [(name, values) for name, values in _fields(self.model) if not _equal(values, self.as_loaded[name])]
+
+
+class Phases(Protocol):
+    """What changes while environments are played; envs.changing_physics has it."""
+
+    number: int
+
+    def tick(self) -> bool: ...
+    def enter(self, simulator: Simulator) -> None: ...
+    def state_dict(self) -> State: ...
+    def load_state_dict(self, state: State) -> None: ...
 
 
 class SimulatorBatch:
@@ -128,16 +140,27 @@ class SimulatorBatch:
         painter: Painter,
         camera: int,
         origin: State,
+        phases: Phases | None = None,
     ) -> None:
-        """`camera` of `render`; `origin` is saved, and must be the same where a state is loaded."""
+        """`camera` of `render`; `origin` is saved, and must be the same where a state is loaded. Where a phase of `phases` ends, all
+        episodes are truncated (but for those that terminate on that very step), and begin anew in the next."""
         self.spec, self.n, self.first_env = spec, len(simulators), first_env
         self._simulators, self._painter, self._camera = list(simulators), painter, camera
         self._origin = {
             "env": task, "version": STATE_VERSION, "n": self.n, "mujoco": mujoco.__version__, **origin,
         }  # fmt: skip
         self._started = False
+        self._phases = phases
+
+    @property
+    def phase(self) -> int | None:
+        """The number of the phase in which the frames that were last returned are; None where nothing changes."""
+        return None if self._phases is None else self._phases.number
 
     def reset(self) -> Array:
+        if self._phases is not None:
+            for simulator in self._open():
+                self._phases.enter(simulator)
         frame = np.stack([simulator.begin() for simulator in self._open()])
         self._started = True
         return frame
@@ -151,8 +174,14 @@ class SimulatorBatch:
         reward = np.empty(self.n, np.float32)
         terminated, truncated = np.zeros(self.n, bool), np.zeros(self.n, bool)
         final_frame = []
+        phases = (
+            self._phases if self._phases is not None and self._phases.tick() else None
+        )  # those of which one ends now
         for i, simulator in enumerate(simulators):
             frame[i], reward[i], terminated[i], truncated[i] = simulator.step(action[i])
+            if phases is not None:
+                truncated[i] |= not terminated[i]
+                phases.enter(simulator)
             if terminated[i] or truncated[i]:
                 final_frame.append(frame[i].copy())
                 frame[i] = simulator.begin()
@@ -173,6 +202,7 @@ class SimulatorBatch:
         simulators = self._open()
         return {
             **self._origin, "simulators": [simulator.state_dict() for simulator in simulators], "started": self._started,
+            **({} if self._phases is None else {"phases": self._phases.state_dict()}),
         }  # fmt: skip
 
     def load_state_dict(self, state: State) -> None:
@@ -185,9 +215,13 @@ class SimulatorBatch:
                 raise ValueError(f"the state holds {len(saved)} simulators, here are {self.n}")
             for simulator, one in zip(simulators, saved, strict=True):
                 simulator.check(one)
+            if self._phases is not None:
+                self._phases.load_state_dict(state["phases"])
         except KeyError as error:
             raise ValueError(f"damaged state: it lacks {error}") from error
         for simulator, one in zip(simulators, saved, strict=True):
+            if self._phases is not None:
+                self._phases.enter(simulator)
             simulator.load(one)
         self._started = started
 

@@ -201,6 +201,56 @@ class ContinualControlProtocol(ControlProtocol):
         return 0 if self.drawn else math.lcm(len(self.gravity), len(self.length), len(self.force))
 
 
+@dataclass(frozen=True)
+class ChangingPhysics:
+    """MuJoCo with other physics in each phase: factors of the sliding friction of all bodies and of gravity. Phase p has the p-th of each
+    list, which begins again at its end; with `drawn` phase 0 is as it is, and later ones draw each between the least and the greatest,
+    uniformly on a logarithmic scale."""
+
+    phase_steps: int = 300_000  # agent steps of each environment in a phase
+    first_phase: int = 0  # the number of the phase in which new environments begin
+    friction: tuple[float, ...] = (1.0,)
+    gravity: tuple[float, ...] = (1.0,)
+    drawn: bool = False  # the same for all environments of a run
+
+    def __post_init__(self) -> None:
+        _check_phases(self.phase_steps, self.first_phase)
+        for name in ("friction", "gravity"):
+            factors = getattr(self, name)
+            if not 1 <= len(factors) <= 8 or not all(0.01 <= factor <= 100.0 for factor in factors):
+                raise ValueError(f"protocol.{name} must be 1 to 8 factors in [0.01, 100], got {list(factors)}")
+
+    @property
+    def cycle(self) -> int:
+        """After how many phases the same ones come again; 0: never."""
+        return 0 if self.drawn else math.lcm(len(self.friction), len(self.gravity))
+
+
+@dataclass(frozen=True)
+class ContinualGymProtocol(ChangingPhysics, GymProtocol):
+    """Gymnasium's MuJoCo environments with physics that change."""
+
+    def __post_init__(self) -> None:
+        ChangingPhysics.__post_init__(self)
+        GymProtocol.__post_init__(self)
+
+
+@dataclass(frozen=True)
+class ContinualDmcProtocol(ChangingPhysics, DmcProtocol):
+    """DeepMind Control with physics that change."""
+
+    def __post_init__(self) -> None:
+        ChangingPhysics.__post_init__(self)
+        DmcProtocol.__post_init__(self)
+
+
+def as_state(protocol: Any) -> dict[str, Any]:
+    """A protocol as a state holds it: with lists for tuples."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(protocol).items()
+    }
+
+
 def _check_phases(phase_steps: int, first_phase: int) -> None:
     if not 1 <= phase_steps <= 2**40:
         raise ValueError(f"protocol.phase_steps must lie in [1, 2^40], got {phase_steps}")

@@ -14,7 +14,7 @@ from rlplatform.evaluation.analysis import Analysis
 from rlplatform.evaluation.compare import Comparison, compare
 from rlplatform.evaluation.page import Section, page, paragraphs, picture
 
-SHOWN = {"aggregates": "aggregates", "profiles": None, "improvement": "improvement", "ranks": None, "tasks": "tasks", "curves": None, "task_curves": None}  # fmt: skip
+SHOWN = {"aggregates": "aggregates", "profiles": None, "improvement": "improvement", "ranks": None, "tasks": "tasks", "curves": None, "task_curves": None, "plasticity": None}  # fmt: skip
 METHODS = (
     "IQM: mean of the middle half of all runs; median and mean are over tasks, of each task's mean over runs; optimality gap: how far "
     "scores fall short of 1 on average. Intervals are 95 % percentile intervals of a bootstrap that draws runs with replacement within "
@@ -100,6 +100,7 @@ def to_html(an: Analysis, verdicts: Sequence[Comparison], pictures: dict[str, st
         "aggregates": "Aggregates", "profiles": "Performance profiles", "improvement": "Probability of improvement", "ranks": "Ranks",
         "tasks": "Tasks",
         "curves": "Learning curves", "task_curves": "Learning curves by task",
+        "plasticity": "Plasticity",
     }  # fmt: skip
     for name, heading in headings.items():
         table = made.get(SHOWN[name] or "")

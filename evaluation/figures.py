@@ -15,6 +15,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from rlplatform.evaluation import plasticity
 from rlplatform.evaluation.analysis import LINEAR, Analysis, Estimate
 from rlplatform.evaluation.groups import Group
 
@@ -44,6 +45,8 @@ def figures(an: Analysis) -> dict[str, tuple[str, Draw]]:
         drawn["curves"] = ("Learning curves with 95 % bands", curves)
     if any(group.curves for group in an.groups):
         drawn["task_curves"] = ("Learning curves of every task", task_curves)
+    if plasticity.lines(an.groups, an.tasks):
+        drawn["plasticity"] = ("Plasticity of the networks over training", plasticity_curves)
     return drawn
 
 
@@ -269,6 +272,32 @@ def task_curves(an: Analysis, width: float = WIDE) -> Figure:
     return fig
 
 
+def plasticity_curves(an: Analysis, width: float = WIDE) -> Figure:
+    """A panel a measure: every run that logged it a thin line, whatever its task, their mean a thick one."""
+    found = plasticity.lines(an.groups, an.tasks)
+    columns = min(len(found), 2 if width < WIDE else 4)
+    rows = -(-len(found) // columns)
+    fig = _figure(width, 0.5 + 1.75 * rows)
+    panels = fig.subplots(rows, columns, squeeze=False).ravel()
+    for panel, (measure, by_group) in zip(panels, found.items(), strict=False):
+        _plain(panel)
+        panel.set_title(plasticity.MEASURES[measure], loc="left", fontsize=9.5, fontweight="bold", color=INK)
+        for group in an.groups:
+            if group.name in by_group:
+                steps, values = by_group[group.name]
+                for run in values if len(values) > 1 else []:
+                    panel.plot(steps, run, color=_colour(an, group), linewidth=0.6, alpha=0.35)
+                panel.plot(steps, values.mean(axis=0), color=_colour(an, group), linewidth=1.8)
+        _step_axis(panel, label=False)
+        panel.margins(y=0.08)
+    for panel in panels[len(found) :]:
+        panel.set_visible(False)
+    shown = {name for by_group in found.values() for name in by_group}
+    _key(panels[0], an, [group for group in an.groups if group.name in shown], above=True, pad=0.22)
+    fig.supxlabel("agent steps", fontsize=9, color=SOFT)
+    return fig
+
+
 def _scaled(an: Analysis, group: Group, task: str) -> Estimate:
     """A task's estimate in the unit of the scores that are drawn: the raw one, scaled as the runs are."""
     raw = an.per_task[group.name][task]
@@ -450,4 +479,5 @@ def captions(an: Analysis) -> Mapping[str, str]:
         "tasks": f"Mean over runs with its 95 % interval, each by itself.{scale}",
         "curves": "Marks at the right edge: the final evaluation, with its interval.",
         "task_curves": "Thin: runs; thick: their mean. Ticks at the right edge: means after training of agents without a curve.",
+        "plasticity": "Thin: runs of all tasks; thick: their mean. Measured on each run's newest observations; docs/techniques/plasticity.md defines them.",
     }

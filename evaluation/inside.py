@@ -19,6 +19,9 @@ ROWS: tuple[tuple[str, dict[str, str]], ...] = (
     ("value", {"losses/q_values": "mean return predicted"}),
     ("n", {"charts/n": "n"}),
     ("gamma", {"charts/gamma": "gamma"}),
+    ("units", {"plasticity/dormant": "dormant", "plasticity/dead": "dead"}),
+    ("rank", {"plasticity/srank": "srank", "plasticity/effective_rank": "effective"}),
+    ("churn", {"plasticity/policy_churn": "policy churn", "plasticity/policy_shift": "policy shift"}),
 )
 COLOURS = (INK, THEIRS)
 

@@ -24,6 +24,7 @@ from rlplatform.envs import EXACT, ON_DEVICE, suite_of
 from rlplatform.evaluation.evals import HEADER, format_rows
 from rlplatform.evaluation.score import MakeEnv, Scale, Scores, evaluate, evaluate_together, evaluation_seed
 from rlplatform.graphs import WARM_UP
+from rlplatform.inspection import Inspection
 from rlplatform.learner import Learner
 from rlplatform.loop import UnderWay, drain
 from rlplatform.loop import train as rounds_of
@@ -43,6 +44,7 @@ from rlplatform.runconfig import (
     maker,
     read_config,
     require_device,
+    require_probe,
     resolve_config,
     with_later_keys,
 )
@@ -87,7 +89,7 @@ def run(
 
     Raises:
         Stopped: `should_stop` said so between two rounds (or two episodes of an evaluation); a checkpoint was written.
-        ConfigError: a device or environments on one that cannot be had; nothing was written.
+        ConfigError: a device or environments on one that cannot be had, or an agent that cannot be looked into; nothing was written.
         RunDirError: the folder holds another run or is damaged, or the disk is full.
         ClusterError: no such cluster, or an actor failed too often; the last checkpoint is good.
         FloatingPointError: NaN or infinity in a reward, a frame or a loss.
@@ -99,6 +101,7 @@ def run(
         not placement.learner_gpus
     ):  # else torch would settle on all GPUs of the machine before Ray has said which are ours
         require_device(config.device)
+    require_probe(config)
     exact = _can_be_saved(config)
     with ExitStack() as open_:
         clock = Clock()
@@ -332,6 +335,10 @@ class _Run:
         self.on_progress, self.should_stop = on_progress, should_stop
         self.agent = make_agent(config)
         self.learner = Learner(self.agent, config.agent.replay_ratio)
+        self.inspection: Inspection | None = None
+        if config.plasticity.every:
+            agent: Any = self.agent
+            self.inspection = self.learner.inspector = Inspection(agent, config.plasticity, config.actors * config.envs)
         self.clock, self.exact = clock, exact
         make: Callable[..., Any] = make_device_actor if config.on_device else make_actor
         self.workers = elsewhere or LocalWorkers(
@@ -358,6 +365,9 @@ class _Run:
             if hasattr(self.agent, name):
                 self.clock.watch(self.agent, name, "update")
         self.clock.watch(self.agent, "observe", "observe")
+        if self.inspection is not None:
+            for name in ("observe", "before", "after"):
+                self.clock.watch(self.inspection, name, "inspect")
         self.started = time.monotonic()
         self._mark = (
             self.started,
@@ -396,6 +406,7 @@ class _Run:
         for metrics in rounds_of(learner, self, rounds, config.rollout, config.lag, self.under_way):
             self.losses = metrics or self.losses
             self._note_episodes()
+            self._note_plasticity()
             if _crossed(before, learner.steps, config.log_every):
                 self._log()
             before_eval, before = before, learner.steps
@@ -422,6 +433,7 @@ class _Run:
             "repeated_rounds": self.repeated_rounds,
             "elapsed_s": self._elapsed(),
             "seconds": dict(self.clock.seconds),
+            **({} if self.inspection is None else {"plasticity": self.inspection.state_dict()}),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -436,6 +448,8 @@ class _Run:
         self.games_cut = state["games_cut"] + unsaved * self.config.envs
         self.restarts, self.repeated_rounds = state.get("restarts", 0), state.get("repeated_rounds", 0)
         self.elapsed_s = state["elapsed_s"]
+        if self.inspection is not None:
+            self.inspection.load_state_dict(state["plasticity"])
         self.clock.seconds.update(state["seconds"])
 
     def _note_episodes(self) -> None:
@@ -443,6 +457,11 @@ class _Run:
             self.directory.append("episodes.csv", f"{game.step},{game.env},{game.score!r},{game.length}\n")
             self.scores.append(game.score)
             self.lengths.append(game.length)
+
+    def _note_plasticity(self) -> None:
+        if self.inspection is not None and self.inspection.found:
+            self.directory.log(self.learner.steps, self.inspection.found)
+            self.inspection.found = {}
 
     def _note_restart(self, restart: Any) -> None:
         """An actor died or hung, and another does its rounds again; where games cannot be saved, new ones."""

@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 from math import isfinite, prod
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from rlplatform.types import Agent, Metrics, Rollout, State, Weights
 
@@ -16,6 +16,15 @@ class Ended(NamedTuple):
     env: int  # number among all environments of the run
     score: float  # sum of raw rewards
     length: int  # agent steps
+
+
+class Inspector(Protocol):
+    """Who looks into the agent while it learns, and changes nothing: rlplatform.inspection."""
+
+    def observe(self, rollouts: list[Rollout], steps: int) -> None: ...
+    def due(self, steps: int) -> bool: ...
+    def before(self) -> None: ...
+    def after(self, steps: int, updates: int) -> None: ...
 
 
 class Learner:
@@ -34,9 +43,12 @@ class Learner:
         self.ended: list[Ended] = []  # the games that ended in the last round
         self.lag = 0  # versions by which the weights that made the last round's rollouts trailed behind
         self._unseen: Metrics = {}  # of the last gradient step, where nobody looked at them
+        self.inspector: Inspector | None = None
 
     def learn(self, rollouts: list[Rollout]) -> Metrics:
         """Observe the rollouts, then take the gradient steps that are due. The last one's metrics, or none were due: {}."""
+        if self.inspector is not None:
+            self.inspector.observe(rollouts, self.steps)
         self.agent.observe(rollouts)
         seen = sum(prod(rollout.reward.shape) for rollout in rollouts)  # of arrays or tensors
         self.ended = _ended(rollouts, self.steps, seen)
@@ -46,12 +58,18 @@ class Learner:
             self._credited += seen
         metrics: Metrics = {}
         due = int(self._credited * self._ratio) - self.updates
+        looking = self.inspector if due > 0 and self.inspector is not None and self.inspector.due(self.steps) else None
+        before = self.updates
+        if looking is not None:
+            looking.before()
         while due > 0:
             steps = min(due, getattr(self.agent, "steps_per_launch", 1))
             metrics = self.agent.update() if steps == 1 else self.agent.updates(steps)  # type: ignore[attr-defined]  # types.py
             due -= steps
             self.updates += steps
             self._look(metrics, steps)
+        if looking is not None:
+            looking.after(self.steps, self.updates - before)
         self.version += 1
         return metrics
 

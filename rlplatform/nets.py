@@ -4,7 +4,7 @@ Nothing here draws a random number by itself: initial values come from the Strea
 noisy layer is an argument of its forward pass. So a forward pass is a pure function of (parameters, input, noise).
 """
 
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -46,6 +46,10 @@ class Encoder(Protocol):
 
     features: int
     map_shape: tuple[int, int, int] | None  # (channels, height, width) of the features; None where they are no map
+    chain: tuple[tuple[str, str], ...]  # layers whose units one other layer alone takes, and that layer
+    last: (
+        str | None
+    )  # the layer whose units are the features, "" for the encoder itself; None where they are a sum, or there is none
 
     def init_(self, stream: Stream) -> None: ...
     def __call__(self, obs: Tensor) -> Tensor: ...
@@ -109,6 +113,8 @@ class NatureCNN(nn.Module):
         self.conv3 = SameConv(64, 64, 3, 1, self.conv2.size, padded=padded)
         self.map_shape: tuple[int, int, int] | None = (64, *self.conv3.size)
         self.features = 64 * self.conv3.size[0] * self.conv3.size[1]
+        self.chain: tuple[tuple[str, str], ...] = (("conv1", "conv2"), ("conv2", "conv3"))
+        self.last: str | None = "conv3"
 
     def init_(self, stream: Stream) -> None:
         for conv in (self.conv1, self.conv2, self.conv3):
@@ -136,6 +142,8 @@ class MinAtarCNN(nn.Module):
         channels, height, width = frame
         self.map_shape: tuple[int, int, int] | None = (16, height - 2, width - 2)
         self.features = 16 * (height - 2) * (width - 2)
+        self.chain: tuple[tuple[str, str], ...] = ()
+        self.last: str | None = ""
         self.weight = nn.Parameter(torch.empty(16, stack * channels, 3, 3))
         self.bias = nn.Parameter(torch.empty(16))
 
@@ -199,6 +207,9 @@ class ImpalaCNN(nn.Module):
         self.stage3 = ImpalaStage(32 * width, 32 * width, self.stage2.size)
         self.map_shape: tuple[int, int, int] | None = (32 * width, *self.stage3.size)
         self.features = 32 * width * self.stage3.size[0] * self.stage3.size[1]
+        blocks = [f"stage{i}.block{j}" for i in (1, 2, 3) for j in (1, 2)]
+        self.chain: tuple[tuple[str, str], ...] = tuple((f"{block}.conv1", f"{block}.conv2") for block in blocks)
+        self.last: str | None = None
 
     def init_(self, stream: Stream) -> None:
         for stage in (self.stage1, self.stage2, self.stage3):
@@ -219,6 +230,8 @@ class Flatten(nn.Module):
         self.scale = scale
         self.features = stack * int(np.prod(frame))
         self.map_shape: tuple[int, int, int] | None = None
+        self.chain: tuple[tuple[str, str], ...] = ()
+        self.last: str | None = None
         self.like: Tensor  # empty; carries the module's dtype
         self.register_buffer("like", torch.empty(0), persistent=False)
 
@@ -294,6 +307,8 @@ class NoisyLinear(nn.Module):
 
     mu starts as U(-1, 1) / sqrt(fan_in), sigma as sigma0 / sqrt(fan_in), weights and biases alike.
     """
+
+    pruned_with: ClassVar[dict[str, str]] = {"sigma": "mu"}  # a weight that is 0 has no noise: techniques/pruning.py
 
     def __init__(self, inputs: int, outputs: int, sigma0: float) -> None:
         super().__init__()

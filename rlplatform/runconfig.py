@@ -16,6 +16,7 @@ from rlplatform.agents import load_preset, resolve
 from rlplatform.envs import EXACT, ON_DEVICE, make, make_on_device, suite_of
 from rlplatform.evaluation.score import LANES, MakeEnv
 from rlplatform.perf import Clock
+from rlplatform.plasticity_config import PlasticityConfig
 from rlplatform.streams import Stream
 from rlplatform.types import Agent, EnvBatch
 
@@ -58,6 +59,7 @@ class RunConfig:
     checkpoint_every: int = 10_000  # agent steps
     imports: tuple[str, ...] = ()  # modules to import first: they register environments of one's own
     eval: EvalConfig = field(default_factory=EvalConfig)
+    plasticity: PlasticityConfig = field(default_factory=PlasticityConfig)
 
     def __post_init__(self) -> None:
         for name in ("steps", "actors", "envs", "rollout", "threads", "log_every", "checkpoint_every"):
@@ -231,6 +233,16 @@ def require_device(device: str) -> None:
         require(device)
     except ValueError as error:
         raise configs.ConfigError(str(error)) from error
+
+
+def require_probe(config: RunConfig) -> None:
+    """Refuse to measure an agent that does not say how.
+
+    Raises:
+        ConfigError: `plasticity.every` is set, and the agent's class has no `probe`.
+    """
+    if config.plasticity.every and not hasattr(resolve(config.agent_class), "probe"):
+        raise configs.ConfigError(f"plasticity.every: {config.agent_class} has no probe() by which to look into it")
 
 
 def maker(config: RunConfig) -> MakeEnv:

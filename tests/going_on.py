@@ -1,6 +1,7 @@
 """A saved agent goes on bit for bit: what the tests of several agents ask alike."""
 
 import copy
+from collections.abc import Mapping
 
 import torch
 
@@ -47,5 +48,17 @@ def assert_goes_on(folder, agent_class, config, task, replay_ratio, scalars, rol
     for name, moments in one["adam"].items():
         assert all(torch.equal(t, other["adam"][name][key]) for key, t in moments.items())
     for name in scalars:
-        assert one[name] == other[name]
+        assert_same(one[name], other[name], name)
     return one
+
+
+def assert_same(one, other, name):
+    """Two parts of states, to the bit."""
+    if isinstance(one, Mapping):
+        assert one.keys() == other.keys(), name
+        for key, value in one.items():
+            assert_same(value, other[key], f"{name}/{key}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), name
+    else:
+        assert one == other, name

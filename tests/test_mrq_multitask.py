@@ -169,7 +169,7 @@ def test_losses_are_those_of_their_definition():
 
     zs = agent.net.encoder.state(x.states[0].obs, x.states[0].task)
     zsa = agent.net.encoder.pair(zs, x.action[0])
-    loss, _ = mrq_multitask.value_loss(agent.net.value, zsa, torch.from_numpy(wanted).float(), agent.bins)
+    loss, _ = mrq_multitask.value_loss(agent.net.value(zsa, (0, 1, 2)), torch.from_numpy(wanted).float(), agent.bins)
     np.testing.assert_allclose(loss.item(), oracle.value_loss(p, states[0], tasks[0], action[0], wanted, 3), rtol=1e-5)
 
     loss, _ = mrq_multitask.policy_loss(agent.net, zs, x.states[0], noise, agent.bins, torch.tensor(1.7))

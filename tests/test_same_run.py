@@ -24,6 +24,11 @@ BBF = [  # resets after 60 and 120 agent steps, n and gamma on their way, a movi
     "bbf", "catch", "--seed", "2", "--steps", "180", "agent.min_replay=50", "agent.reset.every=120", "agent.reset.until=180",
     "agent.anneal=50", "agent.hidden=16", "agent.dtype=bfloat16", "log_every=20", "checkpoint_every=40", "eval.episodes=5",
 ]  # fmt: skip
+PQN = [  # rounds of 64 steps, SIGReg, and masks from the first round to the last
+    "pqn", "catch", "--seed", "4", "--steps", "1280", "envs=4", "rollout=16", "agent.hidden=16", "agent.anneal=2000",
+    "agent.sigreg.weight=0.1", "agent.pruning.sparsity=0.8", "agent.pruning.begin=2", "agent.pruning.end=38", "agent.pruning.every=3",
+    "log_every=100", "checkpoint_every=300", "eval.episodes=5",
+]  # fmt: skip
 PPO = [  # rounds of 16 steps, four anchors, games cut at 40 steps
     "ppo_gtr", "control/CartPole", "--seed", "4", "--steps", "1600", "actors=2", "envs=2", "rollout=4", "lag=1", "agent.batch=8",
     "agent.probe=8", "agent.anneal=2_000", "protocol.cartpole_steps=40", "log_every=100", "checkpoint_every=200",
@@ -121,8 +126,8 @@ def assert_same_run(a: Path, b: Path, differ: tuple[str, ...] = ()) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [CATCH, OVERLAPPED, BBF, pytest.param(PPO, marks=pytest.mark.slow), PONG],
-    ids=["catch", "overlapped", "bbf", "ppo", "pong"],
+    [CATCH, OVERLAPPED, BBF, pytest.param(PPO, marks=pytest.mark.slow), PQN, PONG],
+    ids=["catch", "overlapped", "bbf", "ppo", "pqn", "pong"],
 )
 def test_kill_and_resume(tmp_path: Path, arguments: list[str]) -> None:
     train_whole(arguments, tmp_path / "whole")

@@ -191,7 +191,7 @@ def mrq_kinds(spec: Spec, dtype: str, batch: int) -> tuple[mrq.Agent, Callable[[
         torch.autograd.grad(loss.total, list(net.encoder.parameters()))
         y = mrq_net.value_target(target, x, draws, agent.scale)
         at = mrq_net.embed(net.encoder, x)
-        value_loss, _, _ = mrq_net.value_loss(net.value, at.zsa, y)
+        value_loss, _, _ = mrq_net.value_loss(net.value(at.zsa), y)
         torch.autograd.grad(value_loss, list(net.value.parameters()))
         policy_loss = mrq_net.policy_loss(net.policy, net.encoder, net.value, at.zs, draws.gumbel)
         torch.autograd.grad(policy_loss, list(net.policy.parameters()))
@@ -208,7 +208,7 @@ def sac_kinds(spec: Spec, batch: int) -> tuple[sac.Agent, Callable[[], object], 
 
     def bare() -> None:
         y = sac.soft_target(net, agent.target, x, normal)
-        loss, _ = sac.critic_loss(net.critic, x, y)
+        loss, _ = sac.critic_loss(net.critic(x.obs, x.action), y)
         torch.autograd.grad(loss, list(net.critic.parameters()))
         loss, _ = sac.actor_loss(net, x.obs, normal)
         torch.autograd.grad(loss, list(net.actor.parameters()))

@@ -1,0 +1,322 @@
+"""PQN, parallelised Q-network: Gallici et al. 2024 (arXiv:2407.04811), in the form of their purejaxql.
+
+Q(lambda) on what many environments have just done, without replay and without target network: layer norm is what keeps it stable.
+A round of learning is a rollout of T steps in N environments. Its lambda-returns are computed once, from the values that the acting
+network gave to the states it met; then each step is learned from `epochs` times, in batches drawn at random.
+
+The network: pqn_net.py. Deviations from the authors' code: docs/agents/pqn.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import inf
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlplatform import returns
+from rlplatform.agents.pqn_net import ENCODERS, Net
+from rlplatform.device import CPU, placed, require
+from rlplatform.device_streams import DeviceStream
+from rlplatform.stacks import Stacks, final_observations
+from rlplatform.streams import Stream
+from rlplatform.techniques import sigreg
+from rlplatform.techniques.plasticity import Probe
+from rlplatform.techniques.pruning import Pruner, PruningConfig
+from rlplatform.techniques.sigreg import SigReg, SigRegConfig
+from rlplatform.types import Array, Metrics, Spec, State, Weights
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters; the defaults are those of the authors' MinAtar runs. Steps are agent steps of all environments."""
+
+    encoder: str = "minatar"  # or "nature" for pixels [height, width], "flatten" for vectors and tiny pictures
+    width: int = 1  # the convolutions' channels are (16) or (32, 64, 64) * width
+    hidden: int = 128  # units of each layer between the encoder and the head
+    layers: int = 1
+    batch: int = 128  # steps that a gradient step learns from
+    epochs: int = 2  # gradient steps that each step goes into
+    gamma: float = 0.99
+    lambda_: float = 0.65
+    learning_rate: float = 5e-4
+    anneal: int = 0  # steps in which the learning rate falls linearly to 0; 0: it stays
+    grad_clip: float = 10.0  # largest norm of the gradient
+    clip_rewards: bool = False  # to [-1, 1], for learning only
+    epsilon: float = 0.05  # share of random actions in the end
+    epsilon_decay: int = 1_000_000  # steps of the linear way there from 1
+    epsilon_eval: float = 0.0
+    sigreg: SigRegConfig = field(default_factory=SigRegConfig)  # on the last hidden layer before its ReLU
+    pruning: PruningConfig = field(default_factory=PruningConfig)
+
+    def __post_init__(self) -> None:
+        self._expect("encoder", self.encoder in ENCODERS, f"one of {', '.join(ENCODERS)}")
+        for name in ("width", "hidden", "layers", "batch", "epochs", "epsilon_decay"):
+            self._expect(name, getattr(self, name) >= 1, ">= 1")
+        self._expect("width", self.width == 1 or self.encoder != "flatten", "1 without convolutions")
+        self._expect("anneal", self.anneal >= 0, ">= 0")
+        for name in ("learning_rate", "grad_clip"):
+            self._expect(name, 0.0 < getattr(self, name) < inf, "positive and finite")
+        for name in ("gamma", "lambda_", "epsilon", "epsilon_eval"):
+            self._expect(name, 0.0 <= getattr(self, name) <= 1.0, "in [0, 1]")
+
+    def _expect(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} must be {what}, got {getattr(self, name)!r}")
+
+    @property
+    def replay_ratio(self) -> Fraction:
+        """Gradient steps per agent step, exactly."""
+        return Fraction(self.epochs, self.batch)
+
+
+def epsilon_at(step: int, config: Config) -> float:
+    """From 1 linearly to config.epsilon over epsilon_decay steps."""
+    return 1.0 + min(step / config.epsilon_decay, 1.0) * (config.epsilon - 1.0)
+
+
+class Steps(NamedTuple):
+    """What is learned from: B steps, or all of a round."""
+
+    obs: Tensor  # [B, stack, *frame]
+    action: Tensor  # [B] int64
+    target: Tensor  # [B] float32: lambda-returns
+
+
+def lambda_returns(value: Tensor, reward: Tensor, discount: Tensor, lambda_: float) -> Tensor:
+    """Peng's Q(lambda) (Peng and Williams 1994), as in Gallici et al. 2024, Eq. 12: G_t = r_t + discount_t ((1 - lambda) V_{t+1} +
+    lambda G_{t+1}), and G_T = V_T. [T, N].
+
+    Args:
+        value: V_t = max_a Q(s_t, a), [T + 1, N]. reward, discount: as `returns.reward_and_discount` makes them, [T, N].
+    """
+    return returns.gae(value, reward, discount, lambda_) + value[:-1]
+
+
+class Policy:
+    """Epsilon-greedy. In training it also says what the best action is worth, of each state and of those after the last step."""
+
+    def __init__(self, config: Config, spec: Spec, *, evaluation: bool, device: torch.device = CPU) -> None:
+        self._config, self._actions, self._evaluation = config, spec.actions, evaluation
+        self.net = placed(network(config, spec), device).requires_grad_(False)
+        self.device = device
+        self.epsilon = 1.0
+
+    def load(self, weights: Weights) -> None:
+        """Take over the tensors of Agent.weights() without a copy: later changes in place are seen."""
+        for name, parameter in self.net.named_parameters():
+            parameter.data = weights["net"][name].to(self.device)
+        self.epsilon = self._config.epsilon_eval if self._evaluation else weights["epsilon"]
+
+    @torch.inference_mode()
+    def act(self, obs: Array, stream: Stream) -> tuple[Array, Mapping[str, Array]]:
+        """Actions [N] int64 for obs [N, stack, *frame]; in training with their "value" [N] float32, the largest of each state."""
+        explore = stream.uniform(len(obs)) < self.epsilon
+        action = stream.integers(self._actions, len(obs))
+        if self._evaluation and explore.all():
+            return action, {}
+        value, best = self.net(torch.from_numpy(obs).to(self.device)).max(1)
+        action = np.where(explore, action, best.cpu().numpy())
+        return action, {} if self._evaluation else {"value": value.cpu().numpy()}
+
+    @torch.inference_mode()
+    def close(self, obs: Array) -> Mapping[str, Array]:
+        """The value of the observations after the last step, for the returns."""
+        return {"last_value": self.net(torch.from_numpy(obs).to(self.device)).amax(1).cpu().numpy()}
+
+
+class DevicePolicy:
+    """The training policy where environments live on a device: the same actions and values as tensors, and no wait."""
+
+    def __init__(self, config: Config, spec: Spec, device: torch.device) -> None:
+        self._policy, self._actions = Policy(config, spec, evaluation=False, device=device), spec.actions
+
+    def load(self, weights: Weights) -> None:
+        self._policy.load(weights)
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, stream: DeviceStream) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """As Policy.act."""
+        explore = stream.uniform(len(obs)) < self._policy.epsilon
+        action = stream.integers(self._actions, len(obs))
+        value, best = self._policy.net(obs).max(1)
+        return torch.where(explore, action, best), {"value": value}
+
+    @torch.no_grad()
+    def close(self, obs: Tensor) -> Mapping[str, Tensor]:
+        """As Policy.close."""
+        return {"last_value": self._policy.net(obs).amax(1)}
+
+
+def network(config: Config, spec: Spec) -> Net:
+    """With empty parameters."""
+    return Net(config.encoder, config.width, config.hidden, config.layers, spec)
+
+
+class Agent:
+    """Network and optimiser. `observe` begins a round of learning, `update` is one gradient step of it."""
+
+    config_class: ClassVar[type[Config]] = Config
+    replay: Any = None
+
+    def __init__(
+        self, config: Config, spec: Spec, streams: int, seed: int, device: str = "cpu", *, feed: str = ""
+    ) -> None:
+        """A newly initialised agent.
+
+        Args:
+            streams: environments whose rollouts `observe` will see.
+            seed: of the run; names the streams "init", "order" and "sigreg".
+            device: where it learns and acts: "cpu", "cuda" or "cuda:N".
+            feed: "resident", where environments are on the device; it is the same to this agent.
+        """
+        if not spec.actions:
+            raise ValueError("this agent needs discrete actions")
+        self.config, self.spec, self.device = config, spec, require(device)
+        self.net = network(config, spec)
+        self.net.init_(Stream(seed, "init"))
+        placed(self.net, self.device)
+        self._parameters = list(self.net.parameters())
+        self._optimizer = torch.optim.RAdam(self._parameters, config.learning_rate, foreach=True)
+        self._sigreg = SigReg(config.sigreg, self._stream(seed, "sigreg"))
+        self._pruner = Pruner(self.net, config.pruning)
+        self._order = self._stream(seed, "order")
+        self._stacks = Stacks(spec, streams, self.device)
+        self._round: Steps | None = None
+        self._drawn = torch.empty(
+            0, dtype=torch.int64, device=self.device
+        )  # of a permutation of the round, not yet used
+        self._steps = 0  # agent steps observed
+
+    def _stream(self, seed: int, name: str) -> Any:
+        """A Stream, or its twin that draws on the device."""
+        stream = Stream(seed, name)
+        return DeviceStream(stream, self.device) if self.device.type == "cuda" else stream
+
+    @property
+    def ready(self) -> bool:
+        return self._round is not None
+
+    def policy(self) -> Policy:
+        return Policy(self.config, self.spec, evaluation=False, device=self.device)
+
+    def device_policy(self) -> DevicePolicy:
+        """For a DeviceActor, on the agent's device."""
+        return DevicePolicy(self.config, self.spec, self.device)
+
+    def eval_policy(self) -> Policy:
+        return Policy(self.config, self.spec, evaluation=True, device=self.device)
+
+    def weights(self) -> Weights:
+        net = {name: p.data for name, p in self.net.named_parameters()}
+        return {"net": net, "epsilon": epsilon_at(self._steps, self.config)}
+
+    def probe(self) -> Probe:
+        """Its values of the actions and the largest of them."""
+
+        def forward(obs: Tensor) -> tuple[Tensor, Tensor]:
+            q = self.net(obs)
+            return q, q.amax(1)
+
+        return Probe(self.net, forward)
+
+    def observe(self, rollouts: list[Any]) -> None:
+        """Begin a round with these `Rollout`s or `DeviceRollout`s, each with what this agent's policy said."""
+        parts = [self._learnable(rollout) for rollout in rollouts]
+        self._round = Steps(*(torch.cat(field) for field in zip(*parts, strict=True)))
+        self._drawn = self._drawn[:0]
+        self._steps += len(self._round.action)
+        if self.config.anneal:
+            rest = max(1.0 - self._steps / self.config.anneal, 0.0)
+            for group in self._optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * rest
+
+    @torch.no_grad()
+    def _learnable(self, rollout: Any) -> Steps:
+        """A rollout's steps, one environment's after another's at each time, with their lambda-returns."""
+        x = {name: torch.as_tensor(getattr(rollout, name), device=self.device) for name in FIELDS}
+        said = {name: torch.as_tensor(rollout.extra[name], device=self.device) for name in ("value", "last_value")}
+        obs = self._stacks.push(x["frame"], x["first"], rollout.first_env)
+        final_value = x["reward"].new_empty(0)
+        if len(x["final_at"]):
+            final_value = self.net(final_observations(obs, x["final_frame"], x["final_at"])).amax(1)
+        reward = x["reward"].clamp(-1.0, 1.0) if self.config.clip_rewards else x["reward"]
+        reward, discount = returns.reward_and_discount(
+            reward, x["terminated"], x["truncated"], x["final_at"], final_value, self.config.gamma
+        )
+        value = torch.cat([said["value"], said["last_value"][None]])
+        target = lambda_returns(value, reward, discount, self.config.lambda_)
+        return Steps(obs.flatten(0, 1), x["action"].flatten(), target.flatten())
+
+    def update(self) -> Metrics:
+        """One gradient step on the next batch of the round: pieces of one random order of its steps after another."""
+        x = self._draw()
+        self._pruner.begin()
+        features = self.net.features(x.obs)
+        q = self.net.read(features).gather(1, x.action[:, None])[:, 0]
+        td = 0.5 * (q - x.target).square().mean()
+        loss, metrics = td, dict[str, Any]({"losses/td_loss": td.detach(), "losses/q_values": q.detach().mean()})
+        if self._sigreg.on:
+            parts = self._sigreg.parts(features)
+            loss = loss + self._sigreg.loss(parts)
+            metrics |= sigreg.metrics(parts)
+        self._optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.config.grad_clip)
+        self._optimizer.step()
+        self._pruner.apply_(self.net)
+        metrics |= {"charts/epsilon": epsilon_at(self._steps, self.config), "charts/gradient_norm": norm}
+        return {**metrics, **self._pruner.metrics()}
+
+    def _draw(self) -> Steps:
+        assert self._round is not None, "update before the first observe"
+        batch, steps = self.config.batch, len(self._round.action)
+        while len(self._drawn) < batch:
+            order = torch.as_tensor(self._order.uniform(steps), device=self.device).argsort()
+            self._drawn = torch.cat([self._drawn, order])
+        at, self._drawn = self._drawn[:batch], self._drawn[batch:]
+        return Steps(*(field[at] for field in self._round))
+
+    def state_dict(self) -> State:
+        """Copies on the CPU, so that the agent may go on while they are written. The round under way is no part of it: between two
+        rounds all of its gradient steps are done."""
+        online = dict(self.net.named_parameters())
+        moments = self._optimizer.state  # by parameter; empty before the first step
+        return {
+            "online": {name: _saved(p) for name, p in online.items()},
+            "adam": {
+                name: {key: _saved(t) for key, t in moments[p].items()} for name, p in online.items() if p in moments
+            },
+            "order": self._order.state_dict(),
+            "stacks": self._stacks.state_dict(),
+            "steps": self._steps,
+            **{name: part.state_dict() for name, part in self._techniques().items()},
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.net.load_state_dict(state["online"])
+        self._optimizer.state.clear()
+        for name, parameter in self.net.named_parameters():
+            if (moments := state["adam"].get(name)) is not None:
+                self._optimizer.state[parameter] = {
+                    key: t.clone() if key == "step" else t.to(self.device, copy=True) for key, t in moments.items()
+                }
+        self._order.load_state_dict(state["order"])
+        self._stacks.load_state_dict(state["stacks"])
+        self._steps = int(state["steps"])
+        for name, part in self._techniques().items():
+            part.load_state_dict(state[name])
+
+    def _techniques(self) -> dict[str, SigReg | Pruner]:
+        """Those that are on: without them a state is as it would be without this line."""
+        return {name: part for name, part in (("sigreg", self._sigreg), ("pruning", self._pruner)) if part.on}
+
+
+FIELDS = ("frame", "first", "action", "reward", "terminated", "truncated", "final_frame", "final_at")  # of a rollout
+
+
+def _saved(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()
