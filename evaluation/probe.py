@@ -53,7 +53,7 @@ TAU = 0.1  # of the dormant units that are counted
 class Config:
     """The problem, and what is done against the loss of plasticity: by default nothing."""
 
-    tasks: int = 40
+    tasks: int = 30
     inputs: int = 256  # points that are labelled
     size: int = 32  # numbers in one
     classes: int = 10

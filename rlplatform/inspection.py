@@ -62,7 +62,9 @@ class Inspection:
         for rollout in rollouts:
             frames, firsts = (_on_host(x) for x in (rollout.frame, rollout.first))
             count = frames.shape[1]
-            stack = self._stacks.setdefault(rollout.first_env, FrameStack(count, self._agent.spec))
+            if rollout.first_env not in self._stacks:
+                self._stacks[rollout.first_env] = FrameStack(count, self._agent.spec)
+            stack = self._stacks[rollout.first_env]
             for t, (frame, first) in enumerate(zip(frames, firsts, strict=True)):
                 obs = stack.push(frame, first)
                 number = steps + t * self._envs + rollout.first_env
