@@ -41,7 +41,7 @@ def against_published(runs: Sequence[Run], path: Path, agents: Sequence[str] = (
     if not rows:
         raise ValueError(f"no runs of an agent like {runs[0].preset!r} were published: name agents to compare with")
     most = max(len(ours) for ours in games.values())
-    fig, panels = _figure(len(games), height=1.7 + 0.9 * len(rows) + 0.4 * most)
+    fig, panels = new_figure(len(games), height=1.7 + 0.9 * len(rows) + 0.4 * most)
     for panel, (game, ours) in zip(panels, games.items(), strict=True):
         theirs = {agent: published(benchmark, agent, game) for agent in rows}
         span = float(np.ptp(np.concatenate([*theirs.values(), *(run.final.score.mean(keepdims=True) for run in ours)])))
@@ -82,7 +82,7 @@ def curve(runs: Sequence[Run], path: Path, agent: str | None = None, metric: str
     games: dict[str, list[Run]] = {}
     for run in runs:
         games.setdefault(run.game, []).append(run)
-    fig, panels = _figure(len(games), height=4.6)
+    fig, panels = new_figure(len(games), height=4.6)
     for panel, (game, ours) in zip(panels, games.items(), strict=True):
         for run in ours:
             draw_training(panel, run, metric)
@@ -123,7 +123,8 @@ def _games(runs: Sequence[Run]) -> tuple[dict[str, list[Run]], str]:
     return games, benchmarks.pop()
 
 
-def _figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:
+def new_figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:
+    """`panels` beside each other, with room for the titles above."""
     layout = ConstrainedLayoutEngine(rect=(0.0, 0.0, 1.0, 1.0 - TITLES / height))
     fig = Figure(figsize=(max(8.6, 1.6 + 4.6 * panels), height), layout=layout, facecolor="white", dpi=160)
     FigureCanvasAgg(fig)

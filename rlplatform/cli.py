@@ -220,6 +220,26 @@ def report(
 
 
 @app.command()
+def phases(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs on one suite `continual-*`, folders of such.")],
+    baseline: Annotated[
+        str, typer.Option(help="The agent in whose units overall scores are [default: the first one's].")
+    ] = "",
+    few_seeds: FewSeeds = False,
+    reps: Reps = 10_000,
+    plot: Annotated[Path | None, typer.Option(help="Also draw areas by phase into this file (.png or .svg).")] = None,
+) -> None:
+    """Compare agents where environments change: area by phase, overall, P(improvement), steps to recover, as Markdown."""
+    from rlplatform.evaluation import phase_report
+
+    with errors_as_messages():
+        table = phase_report.gather([run for path in runs for run in find(path)], baseline)
+        typer.echo(phase_report.to_markdown(table, reps=reps, few_seeds=few_seeds), nl=False)
+        if plot is not None:
+            phase_report.plot(table, plot, reps=reps, few_seeds=few_seeds)
+
+
+@app.command()
 def compare(
     mine: Annotated[list[Path], typer.Argument(help="Finished runs, folders of such, .csv and .json files of scores.")],
     against: Against = None,

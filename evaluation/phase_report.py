@@ -1,0 +1,175 @@
+"""Agents side by side on environments that change: what each scored in each phase, with intervals over seeds, and overall.
+
+A run's score in a phase is the area under its curve there (`phases.Phase.area`): how well it did on the way, not where it ended.
+Phases pay on different scales, so the overall score of a run is the mean over phases of its area divided by the baseline's mean
+area there: whole runs are resampled, since the phases of one run depend on each other.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from rlplatform.evaluation import stats
+from rlplatform.evaluation.phases import Phase, phases_of
+from rlplatform.evaluation.plots import INK, OTHERS, OURS, THEIRS, new_figure, save
+from rlplatform.evaluation.runs import Run
+
+COLOURS = (OTHERS, OURS, THEIRS, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's; the baseline in gray
+ALL = "all"  # the name of what is not a phase, among tasks of the statistics
+
+
+@dataclass(frozen=True)
+class PhaseTable:
+    """Runs of several agents on one task, cut by the same phases."""
+
+    task: str
+    names: tuple[str, ...]  # of the phases: the game played, where the protocol says so
+    baseline: str
+    phases: Mapping[str, list[list[Phase]]]  # by agent, of each run
+    seeds: Mapping[str, tuple[int, ...]]
+
+    @cached_property
+    def counted(self) -> tuple[int, ...]:
+        """The phases, from 0, that are whole and in which games ended by themselves in every run: the others have no score."""
+        return _counted(self.phases)
+
+    def areas(self, agent: str) -> NDArray[np.float64]:
+        """[runs, phases that count]."""
+        return np.array([[run[k].area for k in self.counted] for run in self.phases[agent]])
+
+    def scores(self, agent: str) -> dict[str, NDArray[np.float64]]:
+        """Of each phase that counts, by its number from 1, areas of all runs."""
+        return {str(k + 1): column for k, column in zip(self.counted, self.areas(agent).T, strict=True)}
+
+    @cached_property
+    def unit(self) -> NDArray[np.float64]:
+        """The baseline's mean area of each phase that counts."""
+        return np.asarray(self.areas(self.baseline).mean(0))
+
+    def overall(self, agent: str) -> dict[str, NDArray[np.float64]]:
+        """Of each run, the mean over phases of its area in units of the baseline's.
+
+        Raises:
+            ValueError: the baseline's mean area in a phase is not positive.
+        """
+        if (self.unit <= 0.0).any():
+            raise ValueError(
+                f"{self.baseline}'s area is {self.unit.min():.3g} in a phase: nothing can be measured in units of it"
+            )
+        return {ALL: (self.areas(agent) / self.unit).mean(1)}
+
+
+def gather(runs: Sequence[Run], baseline: str = "") -> PhaseTable:
+    """Cut runs by their phases and group them by agent.
+
+    Args:
+        runs: of one task and protocol, finished, all with as many phases.
+        baseline: the agent (a preset's name) in whose units overall scores are; the first one by default.
+
+    Raises:
+        ValueError: no runs, unlike tasks, protocols or numbers of phases, two runs of one agent and seed, no such baseline.
+    """
+    if not runs:
+        raise ValueError("no runs")
+    first = runs[0]
+    phases: dict[str, list[list[Phase]]] = {}
+    seeds: dict[str, tuple[int, ...]] = {}
+    for run in runs:
+        if (run.task, run.protocol) != (first.task, first.protocol):
+            raise ValueError(f"{run.folder} and {first.folder} are not of one task and protocol")
+        found = phases_of(run)
+        if phases and len(found) != len(phases[first.preset][0]):
+            raise ValueError(f"{run.folder} has {len(found)} phases, {first.folder} has {len(phases[first.preset][0])}")
+        if run.seed in seeds.get(run.preset, ()):
+            raise ValueError(f"{run.folder}: another run of {run.preset} has seed {run.seed}, too")
+        phases.setdefault(run.preset, []).append(found)
+        seeds[run.preset] = (*seeds.get(run.preset, ()), run.seed)
+    if baseline and baseline not in phases:
+        raise ValueError(f"no runs of the baseline {baseline!r}; there are {', '.join(phases)}")
+    if not _counted(phases):
+        raise ValueError(
+            "no phase is whole and had games that ended by themselves in every run: nothing can be compared"
+        )
+    names = tuple(_name(first.protocol, phase.number) for phase in phases[first.preset][0])
+    return PhaseTable(first.task, names, baseline or first.preset, phases, seeds)
+
+
+def to_markdown(table: PhaseTable, **how: Any) -> str:
+    """Areas of each phase and overall with 95 % intervals over runs, steps to recover, P(improvement) over the baseline. `how`: of
+    stats.Interval."""
+    agents = list(table.phases)
+    per_phase = {agent: stats.task_intervals(table.scores(agent), **how) for agent in agents}
+    lines = [
+        f"{table.task}: area under the training curve by phase, mean over runs [95 % interval]",
+        "",
+        f"| phase | {' | '.join(f'{agent}, {len(table.phases[agent])} runs' for agent in agents)} |",
+        "|---" * (len(agents) + 1) + "|",
+    ]
+    for k, name in enumerate(table.names):
+        cells = [_cell(per_phase[agent][str(k + 1)]) if k in table.counted else "-" for agent in agents]
+        lines.append(f"| {k + 1} {name} | {' | '.join(cells)} |".replace("  ", " "))
+    overall = {agent: stats.interval(table.overall(agent), stats.mean, **how) for agent in agents}
+    lines.append(f"| all, {table.baseline} = 1 | {' | '.join(_cell(overall[agent], 3) for agent in agents)} |")
+    ours = table.overall(table.baseline)
+    better = [
+        "-" if agent == table.baseline else _cell(stats.improvement(table.overall(agent), ours, **how))
+        for agent in agents
+    ]
+    lines.append(f"| P(better than {table.baseline}) | {' | '.join(better)} |")
+    lines.append(
+        f"| recovered, of phases with a loss | {' | '.join(_recovered(table.phases[agent]) for agent in agents)} |"
+    )
+    if left_out := [str(k + 1) for k in range(len(table.names)) if k not in table.counted]:
+        lines += [
+            "",
+            f"Phases {', '.join(left_out)} do not count: in some run no game ended there by itself, or the budget ended within.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def plot(table: PhaseTable, path: Path, **how: Any) -> Figure:
+    """Areas over phases, a line an agent with a band of 95 % over runs, into a .png or .svg."""
+    fig, (panel,) = new_figure(1, height=4.6)
+    x = np.array(table.counted) + 1
+    for agent, colour in zip(table.phases, COLOURS, strict=False):
+        found = list(stats.task_intervals(table.scores(agent), **how).values())
+        panel.plot(x, [one.point for one in found], color=colour, linewidth=2.0, marker="o", markersize=4, label=agent)
+        panel.fill_between(
+            x, [one.low for one in found], [one.high for one in found], color=colour, alpha=0.15, linewidth=0
+        )
+    panel.set_xticks(x, [f"{k}\n{table.names[k - 1]}" for k in x], fontsize=8)
+    panel.set_ylabel("area under the training curve", color=INK)
+    panel.set_title(f"{table.task}, by phase", loc="left", fontweight="bold", color=INK)
+    panel.legend(frameon=False, fontsize=9)
+    save(fig, path)
+    return fig
+
+
+def _counted(phases: Mapping[str, list[list[Phase]]]) -> tuple[int, ...]:
+    runs = [run for agent in phases.values() for run in agent]
+    length = max(phase.stop - phase.start for phase in runs[0])
+    whole = [k for k, phase in enumerate(runs[0]) if phase.stop - phase.start == length]
+    return tuple(k for k in whole if all(run[k].games for run in runs))
+
+
+def _name(protocol: Mapping[str, Any], phase: int) -> str:
+    games = protocol.get("games")
+    return str(games[phase % len(games)]) if games else ""
+
+
+def _cell(found: stats.Interval, digits: int = 2) -> str:
+    return f"{found.point:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+
+
+def _recovered(runs: Sequence[Sequence[Phase]]) -> str:
+    """How many of the phases in which something had been lost got it back, and the median of their steps."""
+    steps = np.array([phase.recovery for run in runs for phase in run])
+    lost = steps[(steps > 0.0) & ~np.isnan(steps)]
+    back = lost[np.isfinite(lost)]
+    return f"{len(back)} of {len(lost)}" + (f", median {np.median(back):,.0f} steps" if len(back) else "")

@@ -1,0 +1,85 @@
+"""Agents side by side by phase: areas, overall scores in units of a baseline, what does not count, what is refused."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from rlplatform.evaluation.phase_report import PhaseTable, gather, plot, to_markdown
+from rlplatform.evaluation.phases import Phase
+from test_phases import folder_of
+
+
+def a_run(*areas, games=5, recovery=math.nan, last=100):
+    """Whole phases of 100 steps with these areas, the last one of `last` steps."""
+    lengths = [*[100] * (len(areas) - 1), last]
+    return [
+        Phase(k, 100 * k, 100 * k + n, games, 0, area, area, area, recovery, np.full(4, area))
+        for k, (area, n) in enumerate(zip(areas, lengths, strict=True))
+    ]
+
+
+def a_table(**agents):
+    seeds = {agent: tuple(range(len(runs))) for agent, runs in agents.items()}
+    return PhaseTable("continual-minatar", ("Breakout", "Asterix"), next(iter(agents)), agents, seeds)
+
+
+def test_overall_scores_are_in_units_of_the_baseline_phase_by_phase():
+    table = a_table(base=[a_run(1.0, 10.0), a_run(3.0, 30.0)], other=[a_run(4.0, 10.0), a_run(2.0, 60.0)])
+    np.testing.assert_array_equal(table.unit, [2.0, 20.0])
+    np.testing.assert_array_equal(table.overall("base")["all"], [0.5, 1.5])
+    np.testing.assert_array_equal(table.overall("other")["all"], [(2.0 + 0.5) / 2, (1.0 + 3.0) / 2])
+    np.testing.assert_array_equal(table.scores("other")["2"], [10.0, 60.0])
+
+
+def test_the_table_has_every_phase_and_says_what_does_not_count(tmp_path):
+    runs = [a_run(2.0, 5.0, 7.0, last=40, recovery=r) for r in (0.0, 20.0, math.inf)]
+    quiet = [[run[0], dataclasses.replace(run[1], games=0, area=math.nan), run[2]] for run in runs]
+    seeds = {"ppo": (0, 1, 2), "ppo_gtr": (0, 1, 2)}
+    table = PhaseTable(
+        "continual-minatar", ("Breakout", "Asterix", "Seaquest"), "ppo", {"ppo": runs, "ppo_gtr": quiet}, seeds
+    )
+    text = to_markdown(table, reps=200)
+    assert "| 1 Breakout | 2.00 [2.00, 2.00] | 2.00 [2.00, 2.00] |" in text
+    assert "| 2 Asterix | - | - |\n| 3 Seaquest | - | - |" in text
+    assert "| all, ppo = 1 | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] |" in text
+    assert "| P(better than ppo) | - | 0.50 [0.50, 0.50] |" in text
+    assert "| 3 of 6, median 20 steps |" in text
+    assert "Phases 2, 3 do not count" in text
+    plot(table, tmp_path / "phases.png", reps=200)
+    assert (tmp_path / "phases.png").stat().st_size > 10_000
+
+
+def test_a_baseline_that_scored_nothing_is_no_unit():
+    table = a_table(base=[a_run(0.0, 1.0)] * 3)
+    with pytest.raises(ValueError, match="base's area is 0 in a phase: nothing can be measured in units of it"):
+        table.overall("base")
+
+
+def runs_on_disk(tmp_path, *agents_and_seeds):
+    found = []
+    for agent, seed in agents_and_seeds:
+        folder = tmp_path / f"{agent}_{seed}"
+        folder.mkdir()
+        protocol = {"phase_steps": 25, "games": ["Breakout", "Asterix"]}
+        found.append(folder_of(folder, "continual-minatar", protocol, preset=agent, seed=seed))
+    return found
+
+
+def test_runs_are_grouped_by_agent_and_phases_named_by_game(tmp_path):
+    table = gather(runs_on_disk(tmp_path, ("ppo", 0), ("ppo", 1), ("pqn", 0)), baseline="pqn")
+    assert (table.baseline, table.seeds) == ("pqn", {"ppo": (0, 1), "pqn": (0,)})
+    assert table.names == ("Breakout", "Asterix", "Breakout", "Asterix")
+    assert table.counted == (0, 2)  # the second phase's one game was cut short by its end, the fourth is not whole
+    np.testing.assert_array_equal(table.areas("ppo"), [[2.0, 4.0], [2.0, 4.0]])
+
+
+def test_runs_that_cannot_be_compared_are_refused(tmp_path):
+    runs = runs_on_disk(tmp_path, ("ppo", 0), ("pqn", 0))
+    with pytest.raises(ValueError, match="no runs$"):
+        gather([])
+    with pytest.raises(ValueError, match="no runs of the baseline 'c51'; there are ppo, pqn"):
+        gather(runs, "c51")
+    with pytest.raises(ValueError, match="another run of ppo has seed 0, too"):
+        gather([runs[0], runs[0]])
