@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rlplatform.evaluation import stats
 from rlplatform.evaluation.phases import Phase, phases_of
-from rlplatform.evaluation.plots import INK, OTHERS, OURS, THEIRS, new_figure, save
+from rlplatform.evaluation.plots import INK, OTHERS, OURS, THEIRS, new_figure, save, titles
 from rlplatform.evaluation.runs import Run
 
 COLOURS = (OTHERS, OURS, THEIRS, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's; the baseline in gray
@@ -134,19 +134,33 @@ def to_markdown(table: PhaseTable, **how: Any) -> str:
 
 
 def plot(table: PhaseTable, path: Path, **how: Any) -> Figure:
-    """Areas over phases, a line an agent with a band of 95 % over runs, into a .png or .svg."""
-    fig, (panel,) = new_figure(1, height=4.6)
-    x = np.array(table.counted) + 1
-    for agent, colour in zip(table.phases, COLOURS, strict=False):
+    """Areas in units of the baseline's, phase by phase and overall: a dot an agent with its 95 % interval over runs. Into a .png or .svg."""
+    fig, (panel,) = new_figure(1, height=4.8)
+    columns = [f"{k + 1}\n{table.names[k]}" for k in table.counted] + ["all"]
+    width = 0.7 / len(table.phases)
+    for i, (agent, colour) in enumerate(zip(table.phases, COLOURS, strict=False)):
         found = list(stats.task_intervals(table.scores(agent), **how).values())
-        panel.plot(x, [one.point for one in found], color=colour, linewidth=2.0, marker="o", markersize=4, label=agent)
-        panel.fill_between(
-            x, [one.low for one in found], [one.high for one in found], color=colour, alpha=0.15, linewidth=0
+        units = [*table.unit, 1.0]
+        found.append(stats.interval(table.overall(agent), stats.mean, **how))
+        x = np.arange(len(columns)) + (i - (len(table.phases) - 1) / 2) * width
+        panel.vlines(
+            x,
+            [one.low / unit for one, unit in zip(found, units, strict=True)],
+            [one.high / unit for one, unit in zip(found, units, strict=True)],
+            color=colour, linewidth=3.0, alpha=0.45,
+        )  # fmt: skip
+        panel.plot(
+            x, [one.point / unit for one, unit in zip(found, units, strict=True)], "o", color=colour, label=agent
         )
-    panel.set_xticks(x, [f"{k}\n{table.names[k - 1]}" for k in x], fontsize=8)
-    panel.set_ylabel("area under the training curve", color=INK)
-    panel.set_title(f"{table.task}, by phase", loc="left", fontweight="bold", color=INK)
-    panel.legend(frameon=False, fontsize=9)
+    panel.axhline(1.0, color=OTHERS, linewidth=1.0)
+    panel.axvline(len(columns) - 1.5, color=OTHERS, linewidth=1.0)
+    panel.set_xticks(range(len(columns)), columns, fontsize=9)
+    panel.set_ylim(bottom=0.0)
+    panel.set_ylabel(f"area, {table.baseline} = 1", color=INK)
+    panel.legend(frameon=False, fontsize=9, ncols=2)
+    runs = sorted({len(runs) for runs in table.phases.values()})
+    counted = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
+    titles(fig, f"{table.task}, by phase", f"area under the training curve; bars: 95 % over {counted} runs")
     save(fig, path)
     return fig
 

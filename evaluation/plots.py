@@ -143,12 +143,17 @@ def _titles(fig: Figure, title: str, runs: Sequence[Run], legend: str) -> None:
     lines = {protocol_line(run) for run in runs}
     protocol = lines.pop() if len(lines) == 1 else "several protocols: see each run's protocol.json"
     plural = "seeds" if "," in seeds else "seed"
+    titles(fig, title, f"{protocol}.\nOurs: {plural} {seeds}. {legend}")
+
+
+def titles(fig: Figure, title: str, small: str) -> None:
+    """A title and a smaller text, in the room that `new_figure` leaves above its panels."""
     inch = 1.0 / fig.get_figheight()
     at: dict[str, Any] = {"x": 0.12 / fig.get_figwidth(), "ha": "left", "va": "top"}
     fig.text(y=1.0 - 0.1 * inch, s=title, fontsize=15, fontweight="bold", color=INK, **at)
     fig.text(
         y=1.0 - 0.42 * inch,
-        s=f"{protocol}.\nOurs: {plural} {seeds}. {legend}",
+        s=small,
         fontsize=8.5,
         linespacing=1.4,
         color="#555555",
