@@ -228,11 +228,13 @@ class Agent:
         parts = [self._learnable(rollout) for rollout in rollouts]
         self._round = Steps(*(torch.cat(field) for field in zip(*parts, strict=True)))
         self._drawn = self._drawn[:0]
-        self._steps += len(self._round.action)
-        if self.config.anneal:
+        if (
+            self.config.anneal
+        ):  # by the steps before this round: the first one learns at the full rate, the last one still learns
             rest = max(1.0 - self._steps / self.config.anneal, 0.0)
             for group in self._optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * rest
+        self._steps += len(self._round.action)
 
     @torch.no_grad()
     def _learnable(self, rollout: Any) -> Steps:

@@ -47,6 +47,11 @@ class PhaseTable:
         """Of each phase that counts, by its number from 1, areas of all runs."""
         return {str(k + 1): column for k, column in zip(self.counted, self.areas(agent).T, strict=True)}
 
+    @property
+    def comparable(self) -> bool:
+        """Whether areas can be had in units of the baseline's: its mean area is positive in every phase that counts."""
+        return bool((self.unit > 0.0).all())
+
     @cached_property
     def unit(self) -> NDArray[np.float64]:
         """The baseline's mean area of each phase that counts."""
@@ -58,7 +63,7 @@ class PhaseTable:
         Raises:
             ValueError: the baseline's mean area in a phase is not positive.
         """
-        if (self.unit <= 0.0).any():
+        if not self.comparable:
             raise ValueError(
                 f"{self.baseline}'s area is {self.unit.min():.3g} in a phase: nothing can be measured in units of it"
             )
@@ -81,8 +86,10 @@ def gather(runs: Sequence[Run], baseline: str = "") -> PhaseTable:
     phases: dict[str, list[list[Phase]]] = {}
     seeds: dict[str, tuple[int, ...]] = {}
     for run in runs:
-        if (run.task, run.protocol) != (first.task, first.protocol):
-            raise ValueError(f"{run.folder} and {first.folder} are not of one task and protocol")
+        if _same(run) != _same(first):
+            raise ValueError(
+                f"{run.folder} and {first.folder} are not of one task, protocol and length of phases in agent steps"
+            )
         found = phases_of(run)
         if phases and len(found) != len(phases[first.preset][0]):
             raise ValueError(f"{run.folder} has {len(found)} phases, {first.folder} has {len(phases[first.preset][0])}")
@@ -114,17 +121,20 @@ def to_markdown(table: PhaseTable, **how: Any) -> str:
     for k, name in enumerate(table.names):
         cells = [_cell(per_phase[agent][str(k + 1)]) if k in table.counted else "-" for agent in agents]
         lines.append(f"| {k + 1} {name} | {' | '.join(cells)} |".replace("  ", " "))
-    overall = {agent: stats.interval(table.overall(agent), stats.mean, **how) for agent in agents}
-    lines.append(f"| all, {table.baseline} = 1 | {' | '.join(_cell(overall[agent], 3) for agent in agents)} |")
-    ours = table.overall(table.baseline)
-    better = [
-        "-" if agent == table.baseline else _cell(stats.improvement(table.overall(agent), ours, **how))
-        for agent in agents
-    ]
-    lines.append(f"| P(better than {table.baseline}) | {' | '.join(better)} |")
+    if table.comparable:
+        cells = ["1" if agent == table.baseline else _cell(ratio(table, agent, **how), 3) for agent in agents]
+        lines.append(f"| all, {table.baseline} = 1 | {' | '.join(cells)} |")
+        ours = table.overall(table.baseline)
+        better = [
+            "-" if agent == table.baseline else _cell(stats.improvement(table.overall(agent), ours, **how))
+            for agent in agents
+        ]
+        lines.append(f"| P(better than {table.baseline}) | {' | '.join(better)} |")
     lines.append(
         f"| recovered, of phases with a loss | {' | '.join(_recovered(table.phases[agent]) for agent in agents)} |"
     )
+    if not table.comparable:
+        lines += ["", f"{table.baseline}'s mean area is not positive in some phase: nothing overall in units of it."]
     if left_out := [str(k + 1) for k in range(len(table.names)) if k not in table.counted]:
         lines += [
             "",
@@ -133,15 +143,33 @@ def to_markdown(table: PhaseTable, **how: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
+def ratio(table: PhaseTable, agent: str, reps: int = 10_000, **_how: Any) -> stats.Interval:
+    """The mean over phases of an agent's mean area over the baseline's, with its 95 % interval: runs of both are drawn anew in each of
+    `reps` resamples (a percentile bootstrap), so that the chance in the baseline's runs counts, too."""
+    mine, base = table.areas(agent), table.areas(table.baseline)
+    draws = np.random.Generator(np.random.Philox(0))
+
+    def drawn(areas: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(areas[draws.integers(len(areas), size=(reps, len(areas)))].mean(1))
+
+    samples = (drawn(mine) / drawn(base)).mean(1)
+    low, high = np.quantile(samples, [0.025, 0.975])
+    point = float((mine.mean(0) / base.mean(0)).mean())
+    return stats.Interval(point, float(low), float(high), 0.95, (len(mine),), (len(base),))
+
+
 def plot(table: PhaseTable, path: Path, **how: Any) -> Figure:
     """Areas in units of the baseline's, phase by phase and overall: a dot an agent with its 95 % interval over runs. Into a .png or .svg."""
     fig, (panel,) = new_figure(1, height=4.8)
-    columns = [f"{k + 1}\n{table.names[k]}" for k in table.counted] + ["all"]
+    overall = table.comparable
+    columns = [f"{k + 1}\n{table.names[k]}" for k in table.counted] + ["all"] * overall
     width = 0.7 / len(table.phases)
     for i, (agent, colour) in enumerate(zip(table.phases, COLOURS, strict=False)):
         found = list(stats.task_intervals(table.scores(agent), **how).values())
-        units = [*table.unit, 1.0]
-        found.append(stats.interval(table.overall(agent), stats.mean, **how))
+        units = [*table.unit, 1.0] if overall else [1.0] * len(found)
+        if overall:
+            one = stats.Interval(1.0, 1.0, 1.0, 0.95)
+            found.append(one if agent == table.baseline else ratio(table, agent, **how))
         x = np.arange(len(columns)) + (i - (len(table.phases) - 1) / 2) * width
         panel.vlines(
             x,
@@ -152,11 +180,12 @@ def plot(table: PhaseTable, path: Path, **how: Any) -> Figure:
         panel.plot(
             x, [one.point / unit for one, unit in zip(found, units, strict=True)], "o", color=colour, label=agent
         )
-    panel.axhline(1.0, color=OTHERS, linewidth=1.0)
-    panel.axvline(len(columns) - 1.5, color=OTHERS, linewidth=1.0)
+    if overall:
+        panel.axhline(1.0, color=OTHERS, linewidth=1.0)
+        panel.axvline(len(columns) - 1.5, color=OTHERS, linewidth=1.0)
+        panel.set_ylim(bottom=0.0)
     panel.set_xticks(range(len(columns)), columns, fontsize=9)
-    panel.set_ylim(bottom=0.0)
-    panel.set_ylabel(f"area, {table.baseline} = 1", color=INK)
+    panel.set_ylabel(f"area, {table.baseline} = 1" if overall else "area", color=INK)
     panel.legend(frameon=False, fontsize=9, ncols=2)
     runs = sorted({len(runs) for runs in table.phases.values()})
     counted = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
@@ -167,9 +196,14 @@ def plot(table: PhaseTable, path: Path, **how: Any) -> Figure:
 
 def _counted(phases: Mapping[str, list[list[Phase]]]) -> tuple[int, ...]:
     runs = [run for agent in phases.values() for run in agent]
-    length = max(phase.stop - phase.start for phase in runs[0])
-    whole = [k for k, phase in enumerate(runs[0]) if phase.stop - phase.start == length]
-    return tuple(k for k in whole if all(run[k].games for run in runs))
+    return tuple(k for k in range(len(runs[0])) if all(run[k].whole and run[k].games for run in runs))
+
+
+def _same(run: Run) -> tuple[Any, ...]:
+    """What runs must have in common: the task, the protocol, and the length of a phase in agent steps, not in each environment's."""
+    protocol = dict(run.protocol)
+    steps = protocol.pop("phase_steps", 0) * run.config["actors"] * run.config["envs"]
+    return run.task, protocol, steps
 
 
 def _name(protocol: Mapping[str, Any], phase: int) -> str:

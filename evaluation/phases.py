@@ -29,6 +29,7 @@ class Phase:
     start: int  # agent steps of the run before it
     stop: int  # ... and up to its end, or the run's
     games: int  # that ended in it by themselves
+    whole: bool  # the run played all of it
     cut: int  # that ended on its very last step: cut short there, but for what happened to end just then
     score: float  # mean of those games
     area: float  # mean height of `curve`: the area under it over the phase's length, in units of the score
@@ -98,7 +99,7 @@ def by_phase(
         before = phases[k - (cycle or 1)].level if k >= (cycle or 1) else math.nan
         phases.append(
             Phase(
-                number=first_phase + k, start=start, stop=stop, games=int(counted.sum()), cut=int((here & ~whole).sum()),
+                number=first_phase + k, start=start, stop=stop, games=int(counted.sum()), whole=stop - start == length, cut=int((here & ~whole).sum()),
                 score=float(score[counted].mean()) if counted.any() else math.nan,
                 area=float(curve.mean()), level=float(tail.mean()),
                 recovery=_recovery(curve, before, fraction, length / bins), curve=curve,

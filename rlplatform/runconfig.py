@@ -70,6 +70,10 @@ class RunConfig:
         if self.eval.episodes < 1 or self.eval.lanes < 1:
             raise configs.ConfigError("eval.episodes and eval.lanes must be >= 1")
         check_episodes(self.protocol, self.eval.episodes)
+        if self.lag and getattr(self.agent, "normalize_obs", False):
+            raise configs.ConfigError(
+                "lag > 0 with agent.normalize_obs: what is learned from would be scaled by later moments than what was acted on"
+            )
 
     @property
     def on_device(self) -> bool:

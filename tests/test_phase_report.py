@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from rlplatform.evaluation.phase_report import PhaseTable, gather, plot, to_markdown
+from rlplatform.evaluation.phase_report import PhaseTable, gather, plot, ratio, to_markdown
 from rlplatform.evaluation.phases import Phase
 from test_phases import folder_of
 
@@ -15,7 +15,7 @@ def a_run(*areas, games=5, recovery=math.nan, last=100):
     """Whole phases of 100 steps with these areas, the last one of `last` steps."""
     lengths = [*[100] * (len(areas) - 1), last]
     return [
-        Phase(k, 100 * k, 100 * k + n, games, 0, area, area, area, recovery, np.full(4, area))
+        Phase(k, 100 * k, 100 * k + n, games, n == 100, 0, area, area, area, recovery, np.full(4, area))
         for k, (area, n) in enumerate(zip(areas, lengths, strict=True))
     ]
 
@@ -43,12 +43,41 @@ def test_the_table_has_every_phase_and_says_what_does_not_count(tmp_path):
     text = to_markdown(table, reps=200)
     assert "| 1 Breakout | 2.00 [2.00, 2.00] | 2.00 [2.00, 2.00] |" in text
     assert "| 2 Asterix | - | - |\n| 3 Seaquest | - | - |" in text
-    assert "| all, ppo = 1 | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] |" in text
+    assert "| all, ppo = 1 | 1 | 1.000 [1.000, 1.000] |" in text
     assert "| P(better than ppo) | - | 0.50 [0.50, 0.50] |" in text
     assert "| 3 of 6, median 20 steps |" in text
     assert "Phases 2, 3 do not count" in text
     plot(table, tmp_path / "phases.png", reps=200)
     assert (tmp_path / "phases.png").stat().st_size > 10_000
+
+
+def test_negative_areas_have_a_table_and_a_plot_but_no_ratio(tmp_path):
+    table = a_table(base=[a_run(-900.0, -1_000.0)] * 3, other=[a_run(-300.0, -200.0)] * 3)
+    text = to_markdown(table, reps=200)
+    assert "| 2 Asterix | -1000.00 [-1000.00, -1000.00] | -200.00 [-200.00, -200.00] |" in text
+    assert "| all, base" not in text
+    assert "base's mean area is not positive in some phase" in text
+    plot(table, tmp_path / "phases.png", reps=200)
+    assert (tmp_path / "phases.png").exists()
+
+
+def test_the_baseline_s_chance_is_in_the_interval_of_a_ratio():
+    """Of the ratio of means 1.5 / 1, with baseline runs at 0.5, 1 and 1.5: extremes are 1.5 / 1.5 and 1.5 / 0.5."""
+    found = ratio(a_table(base=[a_run(0.5), a_run(1.0), a_run(1.5)], other=[a_run(1.5)] * 3), "other")
+    assert found.point == 1.5
+    assert 1.0 <= found.low < 1.2
+    assert 2.2 < found.high <= 3.0
+
+
+def test_a_phase_counts_where_every_run_has_played_all_of_it(tmp_path):
+    short, long = a_run(1.0, 2.0, last=40), a_run(1.0, 2.0)
+    for runs in ([short, long], [long, short]):
+        assert a_table(base=runs).counted == (0,)
+    assert a_table(base=[long, long]).counted == (0, 1)
+    one, other = runs_on_disk(tmp_path, ("ppo", 0), ("pqn", 0))
+    other.config["envs"] = 4  # the same steps of each environment are phases of another length
+    with pytest.raises(ValueError, match="not of one task, protocol and length of phases in agent steps"):
+        gather([one, other])
 
 
 def test_a_baseline_that_scored_nothing_is_no_unit():

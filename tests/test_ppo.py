@@ -456,3 +456,19 @@ def test_balances_the_pole_and_swings_up(tmp_path, task, steps, least, seed):
     agent = {"anneal": steps}
     result = rlplatform.train("ppo", task, seed=seed, steps=steps, run_dir=tmp_path, agent=agent)
     assert result["mean"] >= least
+
+
+def test_moments_that_would_not_be_the_acting_policy_s_are_refused():
+    with pytest.raises(ConfigError, match=r"lag > 0 with agent\.normalize_obs"):
+        resolve_config("ppo", "control/CartPole", ["lag=1"])
+
+
+@pytest.mark.parametrize("preset", ["ppo", "ppo_gtr", "ppo_gtr_single", "ppo_kl", "pqn"])
+@pytest.mark.parametrize("task", ["continual-minatar", "continual-permuted/Breakout", "continual-control/CartPole"])
+def test_every_phase_comes_within_the_budget(preset, task):
+    """A phase counts the steps of each environment, and these presets have many."""
+    config = resolve_config(preset, task)
+    alone = resolve_config("c51", task)
+    phases, wanted = (c.steps / (c.actors * c.envs * c.protocol.phase_steps) for c in (config, alone))
+    assert int(phases + 0.001) == int(wanted)
+    assert phases < wanted + 0.01

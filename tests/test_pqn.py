@@ -204,7 +204,7 @@ def test_two_rounds_are_those_written_out_by_hand():
             grad = oracle.clipped(c51.gradient(lambda net: oracle.loss(net, *given), net), 0.5)  # noqa: B023
             for name in net:
                 net[name], *moments[name] = oracle.radam(
-                    net[name], grad[name], *moments[name], t, 0.01 * (1 - 12 * (k + 1) / 100), 1e-3
+                    net[name], grad[name], *moments[name], t, 0.01 * (1 - 12 * k / 100), 1e-3
                 )
         assert float(metrics["losses/td_loss"]) == pytest.approx(before, rel=1e-4)
     assert (t, learner.updates) == (12, 12)

@@ -241,3 +241,12 @@ def test_a_state_goes_on_bit_for_bit():
 def test_a_configuration_that_cannot_work_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         PruningConfig(**wrong)
+
+
+def test_a_weight_that_was_pruned_never_comes_back_for_one_that_became_zero():
+    """As where ReDo has set a recycled unit's outgoing weights to 0: equal magnitudes, of which the lower index would win."""
+    weight = torch.tensor([[0.0, 0.0, 3.0, 0.0, 0.0, 2.0]])  # pruned: 0, 1; recycled: 3, 4
+    before = torch.tensor([[0.0, 0.0, 1.0, 1.0, 1.0, 1.0]])
+    mask = pruning.magnitude_mask(weight, 0.5, before)
+    assert mask.tolist() == [[False, False, True, True, False, True]]
+    assert not (mask & (before == 0)).any()

@@ -72,10 +72,14 @@ def layer_sparsities(shapes: Mapping[str, tuple[int, ...]], sparsity: float, dis
     return dict.fromkeys(shapes, 0.0)
 
 
-def magnitude_mask(weight: Tensor, sparsity: float) -> Tensor:
-    """True at the round(n (1 - sparsity)) weights of largest magnitude, at least one; of equal ones the first stay. A bool tensor."""
+def magnitude_mask(weight: Tensor, sparsity: float, before: Tensor | None = None) -> Tensor:
+    """True at the round(n (1 - sparsity)) weights of largest magnitude, at least one; of equal ones the first stay. What the mask
+    `before` has at 0 comes after all others, a weight of 0 that ReDo made, too. A bool tensor."""
     keep = max(1, round(weight.numel() * (1.0 - sparsity)))
-    order = weight.detach().abs().flatten().sort(descending=True, stable=True).indices
+    size = weight.detach().abs()
+    if before is not None:
+        size = size.masked_fill(before == 0, -1.0)
+    order = size.flatten().sort(descending=True, stable=True).indices
     mask = torch.zeros(weight.numel(), dtype=torch.bool, device=weight.device)
     mask[order[:keep]] = True
     return mask.view(weight.shape)
@@ -85,7 +89,7 @@ class Pruner:
     """Masks of the kernels of a network: of all its parameters with more than one axis, the output layer's included; of no bias and
     no norm. A module may name parameters that share another's mask, as `pruned_with = {"sigma": "mu"}`.
 
-    A mask only ever loses weights: what is 0 is of least magnitude. Masks stay where they are in memory.
+    A mask only ever loses weights. Masks stay where they are in memory.
     """
 
     def __init__(self, net: nn.Module, config: PruningConfig) -> None:
@@ -127,7 +131,7 @@ class Pruner:
         if self._due(self.updates):
             share, parameters = progress(self.updates, self.config), dict(self._net.named_parameters())
             for name, mask in self.masks.items():
-                mask.copy_(magnitude_mask(parameters[name], share * self.final[name]))
+                mask.copy_(magnitude_mask(parameters[name], share * self.final[name], mask))
             self._measure()
         self.updates += steps
 
