@@ -20,6 +20,7 @@ from rlplatform.envs import make
 from rlplatform.learner import Learner
 from rlplatform.streams import Stream
 from rlplatform.techniques import spectral_norm
+from rlplatform.techniques.pruning import PruningConfig
 from rlplatform.techniques.redo import ReDoConfig
 from rlplatform.techniques.resets import ResetConfig
 
@@ -143,6 +144,26 @@ def test_redo_happens_every_so_many_gradient_steps(kind):
     # Gradient steps before the last round, with which what is due is done; PPO does it at the end of a round.
     steps = 36 - (kind == "pqn") if kind in ON_POLICY else 35 - 20 + (kind == "sac")
     assert agent._redo.count == steps // 4 * once._redo.count
+
+
+@pytest.mark.parametrize("kind", ON_POLICY)
+def test_recycled_units_have_no_moments_and_stay_pruned_and_what_is_normalised_is_iterated_anew(kind):
+    pruning = PruningConfig(sparsity=0.5, begin=5, end=20, every=5)
+    given = {"pruning": pruning, "spectral_norm": AGENTS[kind][-1]}
+    agent = played(kind, 40, redo=ReDoConfig(every=1_000, tau=100.0, batch=16), **given)
+    net, moments = agent.net, (agent._optimizer if kind == "pqn" else agent._adam).state
+    recycled = [
+        p for of in net.links() for name in of.incoming or (of.layer,) for p in net.get_submodule(name).parameters()
+    ]
+    assert any((moments[p]["exp_avg"] != 0).any() for p in recycled)
+    expected = spectral_norm.vectors(net)
+    recycle(agent)
+    assert all((moments[p][key] == 0).all() for p in recycled for key in ("exp_avg", "exp_avg_sq"))
+    for name, p in net.named_parameters():
+        assert name not in agent._pruner.masks or (p[agent._pruner.masks[name] == 0] == 0).all(), name
+    for _ in range(spectral_norm.START):
+        expected = iterated(net, expected)
+    assert_close(spectral_norm.vectors(net), expected)
 
 
 @pytest.mark.parametrize("kind", AGENTS)
@@ -272,6 +293,13 @@ def test_a_reset_iterates_anew(kind):
         expected = [iterated(net, vectors) for net, vectors in zip(nets(agent), expected, strict=True)]
     for net, vectors in zip(nets(agent), expected, strict=True):
         assert_close(spectral_norm.vectors(net), vectors)
+
+
+@pytest.mark.parametrize("kind", ON_POLICY)
+def test_the_pull_is_part_of_the_gradient_that_is_cut(kind):
+    agent = played(kind, 20, l2_init=1e5)
+    size = torch.stack([p.grad.norm() for p in agent.net.parameters()]).norm().item()
+    assert size == pytest.approx(agent.config.grad_clip if kind == "pqn" else agent.config.max_grad_norm, rel=1e-4)
 
 
 def test_how_much_ppo_explores_is_no_weight_that_is_pulled():

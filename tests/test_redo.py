@@ -184,6 +184,15 @@ def test_units_of_pqn_begin_anew_with_their_layer_norm(encoder, spec):
     assert (ours.head.bias == 1.0).all()
 
 
+@pytest.mark.parametrize(("encoder", "spec"), [("nature", PIXELS), ("minatar", GAME), ("flatten", VECTOR)])
+@pytest.mark.parametrize("shared", [True, False])
+def test_links_of_ppo_are_its_hidden_layers(encoder, spec, shared):
+    made, forward = ppo_of(spec, encoder=encoder, shared=shared)
+    made.init_(Stream(0, "init"))
+    layers, _ = record(made, forward, torch.ones(1, spec.stack, *spec.frame_shape))
+    assert [of.layer for of in made.links()] == list(layers)
+
+
 @pytest.mark.parametrize("spec", [VECTOR, PIXELS, Spec((5,), "float32", 1, 4)])
 def test_links_of_mrq_are_its_hidden_layers(spec):
     """All that have an activation, but for the embeddings, whose units others are trained to predict."""
