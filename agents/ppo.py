@@ -19,10 +19,13 @@ from rlplatform.onpolicy import FrameHistory, Observations, Round, RunningMoment
 from rlplatform.optim import ClippedAdam
 from rlplatform.returns import gae, reward_and_discount
 from rlplatform.streams import Stream
-from rlplatform.techniques import gtr, sigreg
+from rlplatform.techniques import checkpoint, gtr, l2_init, sigreg, spectral_norm
+from rlplatform.techniques.activations import record
 from rlplatform.techniques.gtr import Anchors
+from rlplatform.techniques.plasticity import Probe
 from rlplatform.techniques.policy_path import PolicyPath, UpdateCosine
 from rlplatform.techniques.pruning import Pruner
+from rlplatform.techniques.redo import Recycler
 from rlplatform.techniques.sigreg import SigReg
 from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
 
@@ -85,14 +88,18 @@ class Agent:
 
         Args:
             streams: environments whose rollouts `observe` will see.
-            seed: of the run; names the streams "init", "shuffle" and "sigreg".
+            seed: of the run; names the streams "init", "shuffle", "redo" and "sigreg".
         """
         if config.normalize_obs and spec.frame_dtype != "float32":
             raise ValueError(f"normalize_obs is for float32 observations, not for {spec.frame_dtype}")
         self.config, self.spec = config, spec
-        self.net = Net(config, spec)
-        self.net.init_(Stream(seed, "init"))
+        self.net = self._fresh(Stream(seed, "init"))
         self._parameters = dict(self.net.named_parameters())
+        # How much a continuous policy explores is no weight: only its loss moves it.
+        self._pulled = {name: p for name, p in self._parameters.items() if name != "log_std"}
+        self._initial = l2_init.initial(self._pulled.items(), config.l2_init)
+        spectral_norm.iterate_(self.net, spectral_norm.START)
+        self._redo = Recycler(config.redo, seed)
         self._adam = ClippedAdam(self._parameters.values(), config.learning_rate, config.adam_eps)
         self._shuffle = Stream(seed, "shuffle")
         self._frames = FrameHistory(streams, spec)
@@ -111,6 +118,13 @@ class Agent:
         self._noted: dict[str, Tensor] = {}  # what is measured once a round
         self._metrics: Metrics = {}
 
+    def _fresh(self, stream: Stream) -> Net:
+        """Newly initialised."""
+        net = Net(self.config, self.spec)
+        net.init_(stream)
+        spectral_norm.attach_(net, self.config.spectral_norm)
+        return net
+
     @property
     def ready(self) -> bool:
         return bool(self._data)
@@ -122,8 +136,23 @@ class Agent:
         return Policy(self.config, self.spec, evaluation=True)
 
     def weights(self) -> Weights:
-        weights = {"net": {name: p.data for name, p in self._parameters.items()}}
+        weights = {"net": self._acting()}
         return weights | self._obs_scale() if self.config.normalize_obs else weights
+
+    def _acting(self) -> dict[str, Tensor]:
+        """The parameters as a network takes them in which nothing is normalised; without spectral_norm the very tensors."""
+        named = spectral_norm.plain(self.net) if self.config.spectral_norm else self._parameters.items()
+        return {name: p.data for name, p in named}
+
+    def probe(self) -> Probe:
+        """Log-probabilities, or the policy's mode as the environment is given it, and the value."""
+
+        def forward(obs: Tensor) -> tuple[Tensor, Tensor]:
+            scaled = normalized_obs(obs, *self._obs_scale().values()) if self.config.normalize_obs else obs
+            dist, value = self.net(scaled)
+            return dist if self.spec.actions else dist.chunk(2, -1)[0].clamp(-1.0, 1.0), value
+
+        return Probe(self.net, forward)
 
     # --- a round ---
 
@@ -159,7 +188,7 @@ class Agent:
         }  # fmt: skip
         self._note_path(size)
         self._noted["losses/explained_variance"] = 1.0 - (target - before).var() / target.var().clamp(min=TINY)
-        self._older.push(self._parameters)
+        self._older.push(self._acting())
         for group in self._adam.param_groups:
             group["lr"] = learning_rate_at(self._steps, config)
         self._steps += size
@@ -169,6 +198,7 @@ class Agent:
         """One gradient step on the next minibatch; each epoch shuffles the round anew. Nothing, where max_kl ended the round."""
         if self._at == len(self._data["action"]):
             if self._too_far():
+                self._recycle()
                 return self._metrics
             self._order, self._at = torch.from_numpy(np.argsort(self._shuffle.uniform(self._at), kind="stable")), 0
         index = self._order[self._at : self._at + self.config.batch]
@@ -182,14 +212,36 @@ class Agent:
             parts = self._sigreg.parts(*out.hidden)
             total, said = total + self._sigreg.loss(parts), sigreg.metrics(parts)
         self._pruner.begin()
-        norm = self._adam.descend(total, self.config.max_grad_norm)
+        norm = self._adam.descend(total, self.config.max_grad_norm, self._pull)
         self._pruner.apply_(self.net)
+        if self.config.spectral_norm:
+            spectral_norm.iterate_(self.net)
+        self._redo.tick()
+        if self._left == 0:
+            self._recycle()
+        if self.config.redo.every:
+            said["charts/recycled"] = torch.tensor(self._redo.count)
         self._metrics = {
             "losses/policy_loss": out.policy.detach(), "losses/value_loss": out.value.detach(),
             "losses/entropy": out.entropy.detach(), "losses/grad_norm": norm,
             "charts/learning_rate": self._adam.param_groups[0]["lr"], **self._noted, **said, **self._pruner.metrics(),
         }  # fmt: skip
         return self._metrics
+
+    def _pull(self) -> None:
+        if self._initial is not None:
+            self._initial.pull_(self._pulled.items())
+
+    def _recycle(self) -> None:
+        """Dormant units, if it is due, by what they do in the round that has just been learned: so that the policy acts as it is then,
+        and no round is learned by another policy than acted."""
+        if not self._redo.due():
+            return
+        index = torch.from_numpy(self._redo.rows(len(self._data["action"])))
+        layers, _ = record(self.net, self.net, self._inputs[index])
+        self._redo.recycle_(self.net, self._fresh(self._redo.stream), self.net.links(), layers, [self._adam])
+        self._pruner.apply_(self.net)  # what was pruned stays so
+        spectral_norm.iterate_(self.net, spectral_norm.START)
 
     def _too_far(self) -> bool:
         """Whether the last minibatch of the epoch that has just ended was beyond max_kl of the policy that acted."""
@@ -283,6 +335,7 @@ class Agent:
             **{name: part.state_dict() for name, part in self._parts().items()},
             "returns": self._returns.copy(),
             "steps": self._steps,
+            **checkpoint.state_of(self._redo, self._initial, {"online": self.net}),
         }  # fmt: skip
 
     def load_state_dict(self, state: State) -> None:
@@ -293,6 +346,7 @@ class Agent:
                 self._adam.state[parameter] = {key: t.clone() for key, t in moments.items()}
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+        checkpoint.load(state, self._redo, self._initial, {"online": self.net})
         self._returns = np.array(state["returns"])
         self._steps = int(state["steps"])
         self._data, self._noted = {}, {}

@@ -7,6 +7,7 @@ from math import inf
 from rlplatform.nets import ENCODERS
 from rlplatform.techniques.gtr import TrustConfig
 from rlplatform.techniques.pruning import PruningConfig
+from rlplatform.techniques.redo import ReDoConfig
 from rlplatform.techniques.sigreg import SigRegConfig
 
 ACTIVATIONS = ("relu", "tanh")
@@ -52,6 +53,9 @@ class Config:
     trust: TrustConfig = field(default_factory=TrustConfig)
     sigreg: SigRegConfig = field(default_factory=SigRegConfig)  # on the last hidden layers before their activation
     pruning: PruningConfig = field(default_factory=PruningConfig)
+    redo: ReDoConfig = field(default_factory=ReDoConfig)
+    l2_init: float = 0.0  # weight of the squared way from the initial weights
+    spectral_norm: tuple[str, ...] = ()  # layers that are normalised: "trunk.layers.0" is the first behind the encoder
     probe: int = 256  # states on which the way of the policy is measured; 0: it is not
 
     def __post_init__(self) -> None:
@@ -65,7 +69,7 @@ class Config:
             self._expect(name, getattr(self, name) >= 0, ">= 0")
         for name in ("learning_rate", "adam_eps", "clip", "max_grad_norm"):
             self._expect(name, 0.0 < getattr(self, name) < inf, "positive and finite")
-        for name in ("entropy_weight", "value_weight", "max_kl"):
+        for name in ("entropy_weight", "value_weight", "max_kl", "l2_init"):
             self._expect(name, 0.0 <= getattr(self, name) < inf, "finite and >= 0")
         for name in ("gamma", "lambda_"):
             self._expect(name, 0.0 <= getattr(self, name) <= 1.0, "in [0, 1]")

@@ -12,6 +12,7 @@ from rlplatform.agents.ppo_config import Config
 from rlplatform.nets import encoder, orthogonal_
 from rlplatform.streams import Stream
 from rlplatform.techniques import gtr
+from rlplatform.techniques.redo import Link, link
 from rlplatform.types import Array, Spec
 
 MAX_LOG_RATIO = 2.0  # where nothing clips: ratios beyond e^2 and e^-2 count as these
@@ -110,6 +111,14 @@ class Trunk(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.activation = torch.tanh if config.activation == "tanh" else F.relu
 
+    def links(self, name: str, *heads: str) -> list[Link]:
+        """The hidden layers whose units can be recycled, of a trunk called `name` that these heads read."""
+        layers = [f"{name}.layers.{i}" for i in range(len(self.layers))]
+        links = [link(f"{name}.encoder.{layer}", f"{name}.encoder.{into}") for layer, into in self.encoder.chain]
+        if self.encoder.last is not None:
+            links.append(link(f"{name}.encoder.{self.encoder.last}".rstrip("."), layers[0]))
+        return [*links, *(link(a, b) for a, b in pairwise(layers)), link(layers[-1], *heads)]
+
     def last(self, obs: Tensor) -> Tensor:
         """The last layer before its activation."""
         x = self.encoder(obs)
@@ -143,6 +152,12 @@ class Net(nn.Module):
                 orthogonal_(parameter.data.flatten(1), gains.get(name, 2.0**0.5), stream)
             else:
                 parameter.data.fill_(self.initial_log_std if name == "log_std" else 0.0)
+
+    def links(self) -> list[Link]:
+        """The hidden layers whose units can be recycled."""
+        if self.critic is None:
+            return self.trunk.links("trunk", "policy", "value")
+        return [*self.trunk.links("trunk", "policy"), *self.critic.links("critic", "value")]
 
     def features(self, obs: Tensor) -> Tensor:
         """[B, stack, *frame] -> [B, hidden]."""

@@ -23,9 +23,11 @@ from rlplatform.device import CPU, placed, require
 from rlplatform.device_streams import DeviceStream
 from rlplatform.stacks import Stacks, final_observations
 from rlplatform.streams import Stream
-from rlplatform.techniques import sigreg
+from rlplatform.techniques import checkpoint, l2_init, sigreg, spectral_norm
+from rlplatform.techniques.activations import record
 from rlplatform.techniques.plasticity import Probe
 from rlplatform.techniques.pruning import Pruner, PruningConfig
+from rlplatform.techniques.redo import Recycler, ReDoConfig
 from rlplatform.techniques.sigreg import SigReg, SigRegConfig
 from rlplatform.types import Array, Metrics, Spec, State, Weights
 
@@ -51,6 +53,9 @@ class Config:
     epsilon_eval: float = 0.0
     sigreg: SigRegConfig = field(default_factory=SigRegConfig)  # on the last hidden layer before its ReLU
     pruning: PruningConfig = field(default_factory=PruningConfig)
+    redo: ReDoConfig = field(default_factory=ReDoConfig)
+    l2_init: float = 0.0  # weight of the squared way from the initial weights
+    spectral_norm: tuple[str, ...] = ()  # layers that are normalised: "hidden.0.linear" is one behind the encoder
 
     def __post_init__(self) -> None:
         self._expect("encoder", self.encoder in ENCODERS, f"one of {', '.join(ENCODERS)}")
@@ -58,6 +63,7 @@ class Config:
             self._expect(name, getattr(self, name) >= 1, ">= 1")
         self._expect("width", self.width == 1 or self.encoder != "flatten", "1 without convolutions")
         self._expect("anneal", self.anneal >= 0, ">= 0")
+        self._expect("l2_init", 0.0 <= self.l2_init < inf, "finite and >= 0")
         for name in ("learning_rate", "grad_clip"):
             self._expect(name, 0.0 < getattr(self, name) < inf, "positive and finite")
         for name in ("gamma", "lambda_", "epsilon", "epsilon_eval"):
@@ -169,16 +175,17 @@ class Agent:
 
         Args:
             streams: environments whose rollouts `observe` will see.
-            seed: of the run; names the streams "init", "order" and "sigreg".
+            seed: of the run; names the streams "init", "order", "redo" and "sigreg".
             device: where it learns and acts: "cpu", "cuda" or "cuda:N".
             feed: "resident", where environments are on the device; it is the same to this agent.
         """
         if not spec.actions:
             raise ValueError("this agent needs discrete actions")
         self.config, self.spec, self.device = config, spec, require(device)
-        self.net = network(config, spec)
-        self.net.init_(Stream(seed, "init"))
-        placed(self.net, self.device)
+        self.net = self._fresh(Stream(seed, "init"))
+        self._initial = l2_init.initial(self.net.named_parameters(), config.l2_init)
+        spectral_norm.iterate_(self.net, spectral_norm.START)
+        self._redo = Recycler(config.redo, seed)
         self._parameters = list(self.net.parameters())
         self._optimizer = torch.optim.RAdam(self._parameters, config.learning_rate, foreach=True)
         self._sigreg = SigReg(config.sigreg, self._stream(seed, "sigreg"))
@@ -190,6 +197,14 @@ class Agent:
             0, dtype=torch.int64, device=self.device
         )  # of a permutation of the round, not yet used
         self._steps = 0  # agent steps observed
+
+    def _fresh(self, stream: Stream) -> Net:
+        """Newly initialised, on the agent's device."""
+        net = network(self.config, self.spec)
+        net.init_(stream)
+        placed(net, self.device)
+        spectral_norm.attach_(net, self.config.spectral_norm)
+        return net
 
     def _stream(self, seed: int, name: str) -> Any:
         """A Stream, or its twin that draws on the device."""
@@ -211,7 +226,8 @@ class Agent:
         return Policy(self.config, self.spec, evaluation=True, device=self.device)
 
     def weights(self) -> Weights:
-        net = {name: p.data for name, p in self.net.named_parameters()}
+        named = spectral_norm.plain(self.net) if self.config.spectral_norm else self.net.named_parameters()
+        net = {name: p.data for name, p in named}
         return {"net": net, "epsilon": epsilon_at(self._steps, self.config)}
 
     def probe(self) -> Probe:
@@ -228,13 +244,23 @@ class Agent:
         parts = [self._learnable(rollout) for rollout in rollouts]
         self._round = Steps(*(torch.cat(field) for field in zip(*parts, strict=True)))
         self._drawn = self._drawn[:0]
-        if (
-            self.config.anneal
-        ):  # by the steps before this round: the first one learns at the full rate, the last one still learns
+        if self._redo.due():
+            self._recycle()
+        # By the steps before this round: the first one learns at the full rate, the last one still learns.
+        if self.config.anneal:
             rest = max(1.0 - self._steps / self.config.anneal, 0.0)
             for group in self._optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * rest
         self._steps += len(self._round.action)
+
+    def _recycle(self) -> None:
+        """Dormant units, by what they do in the round that begins; its returns are of the values that were said when it was played."""
+        assert self._round is not None
+        index = torch.as_tensor(self._redo.rows(len(self._round.action)), device=self.device)
+        layers, _ = record(self.net, self.net, self._round.obs[index])
+        self._redo.recycle_(self.net, self._fresh(self._redo.stream), self.net.links(), layers, [self._optimizer])
+        self._pruner.apply_(self.net)  # what was pruned stays so
+        spectral_norm.iterate_(self.net, spectral_norm.START)
 
     @torch.no_grad()
     def _learnable(self, rollout: Any) -> Steps:
@@ -267,10 +293,17 @@ class Agent:
             metrics |= sigreg.metrics(parts)
         self._optimizer.zero_grad()
         torch.autograd.backward(loss)
+        if self._initial is not None:
+            self._initial.pull_(self.net.named_parameters())
         norm = nn.utils.clip_grad_norm_(self._parameters, self.config.grad_clip)
         self._optimizer.step()
         self._pruner.apply_(self.net)
+        if self.config.spectral_norm:
+            spectral_norm.iterate_(self.net)
+        self._redo.tick()
         metrics |= {"charts/epsilon": epsilon_at(self._steps, self.config), "charts/gradient_norm": norm}
+        if self.config.redo.every:
+            metrics["charts/recycled"] = torch.tensor(self._redo.count)
         return {**metrics, **self._pruner.metrics()}
 
     def _draw(self) -> Steps:
@@ -296,6 +329,7 @@ class Agent:
             "stacks": self._stacks.state_dict(),
             "steps": self._steps,
             **{name: part.state_dict() for name, part in self._techniques().items()},
+            **checkpoint.state_of(self._redo, self._initial, {"online": self.net}),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -309,6 +343,7 @@ class Agent:
         self._order.load_state_dict(state["order"])
         self._stacks.load_state_dict(state["stacks"])
         self._steps = int(state["steps"])
+        checkpoint.load(state, self._redo, self._initial, {"online": self.net})
         for name, part in self._techniques().items():
             part.load_state_dict(state[name])
 

@@ -1,13 +1,15 @@
 """The network of PQN: layer norm after every layer but the last. A function of (parameters, observations): nothing draws."""
 
+from itertools import pairwise
 from math import prod
 
 import torch
 import torch.nn.functional as F  # its name everywhere
 from torch import Tensor, nn
 
-from rlplatform.nets import orthogonal_
+from rlplatform.nets import flat, orthogonal_
 from rlplatform.streams import Stream
+from rlplatform.techniques.redo import Into, Link
 from rlplatform.types import Spec
 
 LN_EPS = 1e-6  # of the authors' library
@@ -35,10 +37,10 @@ class NormConv(nn.Module):
         self.bias.data.zero_()
 
     def forward(self, x: Tensor, scale: float) -> Tensor:
-        """[B, height, width, outputs] of scale * x, for x [B, height, width, inputs]."""
+        """[B, outputs, height, width] of scale * x, for x [B, inputs, height, width]; both lie in memory channels last."""
         weight = self.weight if scale == 1.0 else self.weight * scale  # smaller than x
-        y: Tensor = self.norm(F.conv2d(x.permute(0, 3, 1, 2), weight, self.bias, self.stride).permute(0, 2, 3, 1))
-        return y
+        y: Tensor = self.norm(F.conv2d(x, weight, self.bias, self.stride).permute(0, 2, 3, 1))
+        return y.permute(0, 3, 1, 2)
 
 
 class NormLinear(nn.Module):
@@ -91,14 +93,22 @@ class Net(nn.Module):
         orthogonal_(self.head.weight.data, HEAD_GAIN, stream)
         self.head.bias.data.zero_()
 
+    def links(self) -> list[Link]:
+        """The layers whose units can be recycled: all but the head, each with its layer norm."""
+        convs, hidden = ([f"{name}.{i}" for i in range(len(getattr(self, name)))] for name in ("convs", "hidden"))
+        matrices = [*convs, *(f"{layer}.linear" for layer in hidden)]
+        own = [*((conv,) for conv in convs), *((f"{layer}.linear", f"{layer}.norm") for layer in hidden)]
+        pairs = zip(pairwise([*matrices, "head"]), own, strict=True)
+        return [Link(layer, (Into(into),), incoming) for (layer, into), incoming in pairs]
+
     def features(self, obs: Tensor) -> Tensor:
         """The last hidden layer before its ReLU, [B, hidden], of observations [B, stack, *frame] of any dtype."""
         x = obs.to(self.head.weight.dtype)
         if self.convs:
-            x, scale = x.flatten(1, -3).permute(0, 2, 3, 1).contiguous(), self.scale
+            x, scale = x.flatten(1, -3).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), self.scale
             for conv in self.convs:
                 x, scale = F.relu(conv(x, scale)), 1.0
-            x = x.flatten(1)
+            x = flat(x)
         else:
             x = x.flatten(1) * self.scale
         for layer in self.hidden[:-1]:

@@ -1,5 +1,6 @@
 """Adam for small networks, where what surrounds the arithmetic costs as much as the arithmetic."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,19 +10,20 @@ from torch import Tensor
 class ClippedAdam(torch.optim.Adam):
     """Adam (Kingma and Ba 2015, Algorithm 1), the gradient first cut to a norm over all parameters (Pascanu et al. 2013).
 
-    `descend` is `zero_grad`, `backward`, `clip_grad_norm_` and `step` in one, and leaves `grad` alone: gradients are taken as a list, and
-    what cuts them is a divisor that torch's fused kernel takes anyway. State and parameter groups are Adam's own.
+    `descend` is `zero_grad`, `backward`, `clip_grad_norm_` and `step` in one: gradients are taken as a list, and what cuts them is a
+    divisor that torch's fused kernel takes anyway, and leaves them cut in `grad`. State and parameter groups are Adam's own.
     """
 
     def __init__(self, parameters: Any, learning_rate: float, eps: float) -> None:
         """As torch.optim.Adam, fused, with betas (0.9, 0.999)."""
         super().__init__(parameters, learning_rate, eps=eps, fused=True)
 
-    def descend(self, loss: Tensor, max_norm: float) -> Tensor:
+    def descend(self, loss: Tensor, max_norm: float, adjust: Callable[[], None] | None = None) -> Tensor:
         """One step down the gradient of a scalar.
 
         Args:
             max_norm: > 0. As clip_grad_norm_ does it: a gradient of norm g is multiplied by min(1, max_norm / (g + 1e-6)).
+            adjust: called once parameters have their gradients, in `grad`; what it makes of them in place is what is cut.
 
         Returns:
             The norm of the gradient before it was cut.
@@ -29,6 +31,10 @@ class ClippedAdam(torch.optim.Adam):
         (group,) = self.param_groups
         parameters = group["params"]
         grads = torch.autograd.grad(loss, parameters)
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad
+        if adjust is not None:
+            adjust()
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))  # noqa: SLF001  # what clip_grad_norm_ calls
         states = [self.state[p] or self._begin(p) for p in parameters]
         moments, squares, steps = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step"))

@@ -34,10 +34,19 @@ def test_descends_as_torchs_own_four_calls(max_norm):
             for group in (*adam.param_groups, *plain.param_groups):
                 group["lr"] = 0.003
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-        assert a.grad is None
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-5, atol=1e-8)  # cut, as it was taken
         np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=0, atol=1e-6)
         assert adam.state[a]["step"] == plain.state[b]["step"] == 20
         np.testing.assert_allclose(adam.state[a]["exp_avg"].numpy(), plain.state[b]["exp_avg"].numpy(), atol=1e-6)
+
+
+def test_what_adjusts_the_gradient_does_so_before_it_is_cut():
+    net = torch.nn.Linear(2, 1, bias=False)
+    adam = ClippedAdam(net.parameters(), 0.01, eps=1e-5)
+    loss = net(torch.full((1, 2), 3.0)).sum()
+    norm = adam.descend(loss, 1.0, lambda: net.weight.grad.add_(torch.tensor([[0.0, 1.0]])))
+    assert norm.item() == 5.0
+    np.testing.assert_allclose(net.weight.grad.numpy(), [[0.6, 0.8]], rtol=1e-6)
 
 
 def test_goes_on_from_a_state_that_was_laid_into_it():

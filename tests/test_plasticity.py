@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from reference import plasticity as definition
-from rlplatform.agents import mrq_net, sac, spr_config, spr_net
+from rlplatform.agents import mrq_net, ppo, sac, spr_config, spr_net
 from rlplatform.agents.mrq_config import Config as MrqConfig
+from rlplatform.agents.pqn_net import Net
 from rlplatform.nets import NatureCNN
 from rlplatform.streams import Stream
 from rlplatform.techniques import plasticity
@@ -188,6 +189,42 @@ def test_layers_of_the_networks():
     minatar.init_(Stream(0, "init"))
     layers, _ = record(minatar, lambda x: minatar(x, None), torch.ones(2, 1, 4, 10, 10))
     assert {name: h.shape[1] for name, h in layers.items()} == {"encoder": 16, "projection": 8}
+
+
+@pytest.mark.parametrize("stack", [1, 4])
+def test_a_channel_of_pqns_maps_is_a_unit(stack):
+    net = Net("nature", 1, 8, 1, Spec((84, 84), "uint8", stack, 3))
+    net.init_(Stream(0, "init"))
+    obs = torch.from_numpy(Stream(0, "obs").integers(256, 2, stack, 84, 84).astype(np.uint8))
+    layers, _ = record(net, net, obs)
+    assert {name: tuple(h.shape) for name, h in layers.items()} == {
+        "convs.0": (2, 32, 20, 20), "convs.1": (2, 64, 9, 9), "convs.2": (2, 64, 7, 7), "hidden.0.linear": (2, 8),
+    }  # fmt: skip
+    place = net.convs[0](obs.float() / 255.0, 1.0)[:, :, 3, 5]
+    assert torch.allclose(place.mean(1), torch.zeros(2), atol=1e-5)  # channels are what layer norm is over
+    assert torch.allclose(layers["convs.0"][:, :, 3, 5], place.relu(), atol=1e-5)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_ppo_decides_is_what_its_environment_is_given(apart):
+    """Of observations as they come: it scales them itself. The last layer before the value is the features'."""
+    spec = Spec((5,), "float32", 2, 0, (2,)) if apart else Spec((5,), "float32", 2, 3)
+    config = ppo.Config(encoder="flatten", hidden=8, layers=2, shared=not apart, normalize_obs=apart, activation="tanh")
+    agent = ppo.Agent(config, spec, 1, 0)
+    if apart:
+        agent._obs_moments.add(3.0 + 2.0 * Stream(0, "past").normal(50, 2, 5))
+        agent.net.policy.weight.data.mul_(1_000.0)
+    policy, obs = agent.eval_policy(), Stream(0, "obs").normal(6, 2, 5)
+    policy.load(agent.weights())
+    probe = agent.probe()
+    layers, (decides, value) = record(probe.net, probe.forward, torch.from_numpy(obs), probe.outputs)
+    trunks = ("trunk", "critic") if apart else ("trunk",)
+    assert list(layers) == [f"{trunk}.layers.{i}" for trunk in trunks for i in (0, 1)]
+    dist = policy._net.distribution(policy._see(obs))
+    expected = torch.from_numpy(policy._net.family.mode(dist).clip(-1.0, 1.0)) if apart else dist
+    assert torch.equal(decides, expected)
+    assert not apart or (decides.abs() == 1.0).any()
+    assert torch.equal(value, torch.from_numpy(policy.close(obs)["last_value"]))
 
 
 @pytest.mark.parametrize("kind", ["sac", "mrq", "mrq_pixels"])

@@ -18,9 +18,10 @@ from rlplatform.agents import load_preset, ppo_net
 from rlplatform.agents.ppo import Agent
 from rlplatform.agents.ppo_config import Config, learning_rate_at
 from rlplatform.agents.ppo_net import Net
-from rlplatform.config import merge
+from rlplatform.config import ConfigError, merge
 from rlplatform.envs import make
 from rlplatform.learner import Learner
+from rlplatform.runconfig import resolve_config
 from rlplatform.streams import Stream
 from rlplatform.techniques.gtr import TrustConfig
 from rlplatform.types import Rollout, Spec, empty_episodes

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from rlplatform.agents import mrq_net, sac, spr_config, spr_net
+from rlplatform.agents import mrq_net, ppo_config, ppo_net, pqn_net, sac, spr_config, spr_net
 from rlplatform.agents.mrq_config import Config as MrqConfig
 from rlplatform.replay import Replay
 from rlplatform.streams import Stream
@@ -98,10 +98,17 @@ def sac_of():
     return made, forward
 
 
+def ppo_of(spec, **config):
+    made = ppo_net.Net(ppo_config.Config(hidden=9, layers=2, **config), spec)
+    return made, made
+
+
 NETS = {
     "nature": lambda: (*spr_of("nature", PIXELS, sigma0=0.1), PIXELS), "impala": lambda: (*spr_of("impala", PIXELS, sigma0=0.0), PIXELS),
     "spr": lambda: (*spr_of("nature", PIXELS, sigma0=0.0, spr_steps=2), PIXELS), "minatar": lambda: (*spr_of("minatar", GAME, sigma0=0.0), GAME),
     "sac": lambda: (*sac_of(), VECTOR),
+    "ppo": lambda: (*ppo_of(PIXELS, shared=False), PIXELS), "ppo_shared": lambda: (*ppo_of(GAME, encoder="minatar"), GAME),
+    "ppo_vectors": lambda: (*ppo_of(VECTOR, encoder="flatten"), VECTOR),
 }  # fmt: skip
 
 
@@ -143,6 +150,47 @@ def test_a_feature_map_has_a_column_for_each_of_its_places():
     redo.recycle_(ours, ours, [ours.links()[0]], {"encoder": mask}, [])
     changed = (ours.projection.weight != before).any(0).reshape(8, 8, 16)  # places first
     assert torch.equal(changed, mask.expand(8, 8, 16))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "spec"), [("nature", PIXELS), ("minatar", GAME), ("flatten", Spec((5,), "float32", 1, 3))]
+)
+def test_units_of_pqn_begin_anew_with_their_layer_norm(encoder, spec):
+    """Every layer's unit 1: its rows, bias, scale and shift, and its columns in the next layer; nothing else."""
+    ours, fresh = (pqn_net.Net(encoder, 1, 12, 2, spec) for _ in range(2))
+    for value, made in ((1.0, ours), (2.0, fresh)):
+        for parameter in made.parameters():
+            parameter.data.fill_(value)
+    obs = torch.ones(2, spec.stack, *spec.frame_shape)
+    layers, _ = record(ours, ours, obs)
+    links = ours.links()
+    assert [of.layer for of in links] == list(layers)
+    redo.recycle_(ours, fresh, links, {of.layer: torch.arange(layers[of.layer].shape[1]) == 1 for of in links}, [])
+    blocks, convs = [*ours.convs, *ours.hidden], len(ours.convs)
+    units = [layers[of.layer].shape[1] for of in links]
+    for i, block in enumerate(blocks):
+        for parameter in block.parameters():
+            assert (parameter[1] != 1.0).all()
+            if parameter.ndim == 1:
+                assert parameter.tolist() == [2.0 if unit == 1 else 1.0 for unit in range(len(parameter))]
+        weight = block.weight if i < convs else block.linear.weight
+        if i:  # its inputs end with the channels of the layer before, places first
+            last = weight.permute(0, 2, 3, 1) if weight.ndim > 2 else weight.unflatten(1, (-1, units[i - 1]))
+            assert (last[..., 1] == 0.0).all()
+            rest = torch.arange(last.shape[-1]) != 1
+            assert (last[0][..., rest] == 1.0).all()
+            assert (last[1][..., rest] == 2.0).all()
+    assert torch.equal(ours.head.weight, torch.where(torch.arange(12) == 1, 0.0, 1.0).expand(3, 12))
+    assert (ours.head.bias == 1.0).all()
+
+
+@pytest.mark.parametrize(("encoder", "spec"), [("nature", PIXELS), ("minatar", GAME), ("flatten", VECTOR)])
+@pytest.mark.parametrize("shared", [True, False])
+def test_links_of_ppo_are_its_hidden_layers(encoder, spec, shared):
+    made, forward = ppo_of(spec, encoder=encoder, shared=shared)
+    made.init_(Stream(0, "init"))
+    layers, _ = record(made, forward, torch.ones(1, spec.stack, *spec.frame_shape))
+    assert [of.layer for of in made.links()] == list(layers)
 
 
 @pytest.mark.parametrize("spec", [VECTOR, PIXELS, Spec((5,), "float32", 1, 4)])

@@ -80,10 +80,14 @@ class Recycler:
         self._steps = 0 if due else self._steps
         return due
 
+    def rows(self, count: int) -> Array:
+        """[batch] int64, uniform over 0 to count - 1: of a round's observations, where there is no replay."""
+        return self.stream.integers(count, self.config.batch)
+
     def draw(self, replay: Any) -> Array:
         """Insertion numbers [batch] int64 of items of a Replay or DeviceReplay, uniform over those that can be sampled."""
         eligible: Array = replay.eligible()
-        return eligible[self.stream.integers(len(eligible), self.config.batch)]
+        return eligible[self.rows(len(eligible))]
 
     def observations(self, replay: Any) -> Tensor:
         """[batch, stack, *frame] from a Replay, as they were stored."""
