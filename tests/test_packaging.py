@@ -93,6 +93,7 @@ OF_AN_EXTRA = {  # modules that are nothing without it: whoever needs them impor
     "rlplatform/workers/ray.py": "ray",
     "evaluation/bench/ray.py": "ray",
     "envs/simulator.py": "mujoco",
+    "envs/mujoco_gym.py": "mujoco",
     "envs/painting.py": "mujoco",
 }
 
