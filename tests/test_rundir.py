@@ -4,12 +4,11 @@ import fcntl
 import json
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
-from rlplatform import statefile
+from rlplatform import rundir, statefile
 from rlplatform.rundir import KEEP_CHECKPOINTS, RunDir, RunDirError, read_checkpoint
 
 FILES = {"config.yaml": "seed: 1\nsteps: 10\n", "protocol.json": "{}", "provenance.json": '{"host": 1}'}
@@ -188,11 +187,20 @@ def test_a_checkpoint_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
     run.close()
 
 
-def test_a_lock_that_is_held_for_a_moment_is_waited_for(tmp_path):
-    """By somebody who only asks whether the run is under way."""
-    with (tmp_path / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        release = threading.Timer(0.05, lock.close)
-        release.start()
-        RunDir(tmp_path, {}, {}).close()
-        release.join()
+def test_a_lock_that_is_held_for_a_moment_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By somebody who only asks whether the run is under way, and is done at the second look."""
+    pauses = []
+    with (tmp_path / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 2:
+                fcntl.flock(held, fcntl.LOCK_UN)
+
+        monkeypatch.setattr(rundir.time, "sleep", pause)
+        run = RunDir(tmp_path, {}, {})
+        assert pauses == [rundir.LOCK_PAUSE_S] * 2
+        with pytest.raises(BlockingIOError):  # it is the run's now
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        run.close()
