@@ -18,21 +18,6 @@ from rlplatform.techniques.activations import record
 from rlplatform.techniques.plasticity import Probe
 from rlplatform.types import Array, Rollout, Spec, State
 
-NAMES = {  # what is logged, in words, in the order of figures
-    "plasticity/dormant": "dormant units (share)",
-    "plasticity/dead": "dead units (share)",
-    "plasticity/effective_rank": "effective rank",
-    "plasticity/srank": "srank",
-    "plasticity/feature_rank": "feature rank",
-    "plasticity/approximate_rank": "approximate rank",
-    "plasticity/feature_norm": "feature norm",
-    "plasticity/weight_norm": "weight norm",
-    "plasticity/gradient_norm": "gradient norm",
-    "plasticity/policy_churn": "policy churn (share)",
-    "plasticity/policy_shift": "policy shift (RMS)",
-    "plasticity/gradient_collinearity": "gradient collinearity",
-}
-
 
 class Probed(Protocol):
     """An agent that can be looked into."""
