@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rlplatform.agents import mrq_net
 from rlplatform.agents.mrq_config import DISCRETE_NOISE, DTYPES, Config
 from rlplatform.agents.mrq_net import Actor, Net, Noise, Scale, Transitions, Unroll
+from rlplatform.optim import take_gradients
 from rlplatform.replay import Batch, Replay
 from rlplatform.streams import Stream
 from rlplatform.techniques import augment, checkpoint, l2_init, sigreg, spectral_norm
@@ -290,11 +291,8 @@ class Agent:
 
     def _step(self, part: str, loss: Tensor) -> None:
         """Gradient and optimiser step of one part alone, whatever else the loss went through."""
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the {part}'s loss is {loss.item()} after {self._steps} agent steps")
         master, online = (list(getattr(net, part).parameters()) for net in (self.master, self.online))
-        for parameter, grad in zip(master, torch.autograd.grad(loss, online), strict=True):
-            parameter.grad = grad.float()
+        take_gradients(part, loss, online, master, after=self._steps)
         if self._initial is not None:
             named = getattr(self.master, part).named_parameters()
             self._initial.pull_((f"{part}.{name}", p) for name, p in named)
@@ -332,14 +330,11 @@ class Agent:
 
     def state_dict(self) -> State:
         """Copies, so that the agent may go on while they are written."""
-        moments = {key: value for optimizer in self._optimizers.values() for key, value in optimizer.state.items()}
         online = dict(self.master.named_parameters())
         return {
-            "online": {name: p.detach().clone() for name, p in online.items()},
+            "online": {name: checkpoint.saved(p) for name, p in online.items()},
             "target": {name: p.detach().to(torch.float32, copy=True) for name, p in self.target.named_parameters()},
-            "adam": {
-                name: {key: t.clone() for key, t in moments[p].items()} for name, p in online.items() if p in moments
-            },
+            "adam": checkpoint.moments_of(online, *self._optimizers.values()),
             "noise": self._noise.state_dict(),
             "augment": self._augment.state_dict(),
             "steps": self._steps,
@@ -355,12 +350,9 @@ class Agent:
     def load_state_dict(self, state: State) -> None:
         self.master.load_state_dict(state["online"])
         self.target.load_state_dict(state["target"])
-        for part, optimizer in self._optimizers.items():
+        for part in PARTS:
             self._round(part)
-            optimizer.state.clear()
-            for name, parameter in getattr(self.master, part).named_parameters():
-                if (moments := state["adam"].get(f"{part}.{name}")) is not None:
-                    optimizer.state[parameter] = {key: t.clone() for key, t in moments.items()}
+        checkpoint.load_moments(state["adam"], dict(self.master.named_parameters()), *self._optimizers.values())
         self._noise.load_state_dict(state["noise"])
         self._augment.load_state_dict(state["augment"])
         self._steps, self._updates = int(state["steps"]), int(state["updates"])
@@ -372,10 +364,9 @@ class Agent:
             technique.load_state_dict(state[name])
 
     def _techniques(self) -> dict[str, SigReg | Pruner]:
-        """Those that are on: without them a state is as it would be without this line."""
-        every: dict[str, SigReg | Pruner] = {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
-        every["sigreg"] = self._sigreg
-        return {name: technique for name, technique in every.items() if technique.on}
+        return checkpoint.switched_on(
+            self._sigreg, {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
+        )
 
 
 def uniform_actions(spec: Spec, n: int, stream: Stream) -> Array:

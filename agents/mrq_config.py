@@ -1,10 +1,10 @@
 """Hyper-parameters of MR.Q: Fujimoto et al. 2025 (arXiv:2501.16142), Table 3. One set serves all its benchmarks."""
 
 from dataclasses import dataclass, field, replace
-from math import inf
 
 import torch
 
+from rlplatform.checked import Checked
 from rlplatform.techniques.pruning import PruningConfig
 from rlplatform.techniques.redo import ReDoConfig
 from rlplatform.techniques.sigreg import SigRegConfig
@@ -24,7 +24,7 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Hyper-parameters. Steps are agent steps."""
 
     hidden: int = 512  # units of every hidden layer, and of the embeddings of states and of state-action pairs
@@ -63,27 +63,17 @@ class Config:
     dtype: str = "float32"  # of forward and backward passes; "bfloat16" keeps float32 weights for the optimisers
 
     def __post_init__(self) -> None:
-        self._expect("dtype", self.dtype in DTYPES, f"one of {', '.join(DTYPES)}")
-        for name in ("hidden", "action_embedding", "batch", "n", "horizon", "target_period"):
-            self._expect(name, getattr(self, name) >= 1, ">= 1")
-        for name in ("tau", "encoder_learning_rate", "learning_rate", "grad_clip"):
-            self._expect(name, 0.0 < getattr(self, name) < inf, "positive and finite")
-        for name in (
-            "replay_ratio", "dynamics_weight", "reward_weight", "done_weight", "weight_decay", "noise", "target_noise",
-            "noise_clip", "l2_init",
-        ):  # fmt: skip
-            self._expect(name, 0.0 <= getattr(self, name) < inf, "finite and >= 0")
-        for name in ("gamma", "alpha", "epsilon", "epsilon_eval"):
-            self._expect(name, 0.0 <= getattr(self, name) <= 1.0, "in [0, 1]")
+        self._one_of(DTYPES, "dtype")
+        self._at_least(1, "hidden", "action_embedding", "batch", "n", "horizon", "target_period")
+        self._at_least(0, "min_replay")
+        self._positive("tau", "encoder_learning_rate", "learning_rate", "grad_clip")
+        self._not_negative("replay_ratio", "dynamics_weight", "reward_weight", "done_weight", "weight_decay", "l2_init")
+        self._not_negative("noise", "target_noise", "noise_clip")
+        self._share("gamma", "alpha", "epsilon", "epsilon_eval")
         self._expect("bins", self.bins >= 3 and self.bins % 2 == 1, "odd and >= 3, so that a reward of 0 is a bin")
-        self._expect("min_replay", self.min_replay >= 0, ">= 0")
         self._expect("capacity", self.capacity > self.min_replay, "more than min_replay, or learning would never start")
 
     def for_timing(self) -> "Config":
         """The same updates with a burst of five for the encoder before every fifth: what five of them cost is five times the mean
         over a run's period, to which the copies to the targets add next to nothing."""
         return replace(self, target_period=5)
-
-    def _expect(self, name: str, holds: bool, what: str) -> None:
-        if not holds:
-            raise ValueError(f"{name} must be {what}, got {getattr(self, name)!r}")

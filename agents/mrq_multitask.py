@@ -8,7 +8,6 @@ this has (rlplatform.envs.multitask). Losses are functions of (modules, batch, n
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import inf
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -18,10 +17,12 @@ from torch import Tensor, nn
 
 from rlplatform.agents.mrq import uniform_actions
 from rlplatform.agents.mrq_net import Part, two_hot_cross_entropy
+from rlplatform.checked import Checked
 from rlplatform.nets import normal_
+from rlplatform.optim import take_gradients
 from rlplatform.replay import Batch, Replay
 from rlplatform.streams import Stream
-from rlplatform.techniques import sigreg
+from rlplatform.techniques import checkpoint, sigreg
 from rlplatform.techniques.pruning import Pruner, PruningConfig
 from rlplatform.techniques.sigreg import SigReg, SigRegConfig
 from rlplatform.types import Array, Metrics, Rollout, Spec, State, Weights
@@ -35,7 +36,7 @@ PREACTIVATION_WEIGHT = 1e-5
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Hyper-parameters; the default size is B. Steps are agent steps of all environments together."""
 
     observation: int = 128  # numbers of a padded observation: protocol.observation
@@ -67,33 +68,17 @@ class Config:
     pruning: PruningConfig = field(default_factory=PruningConfig)  # of encoder, values and policy, each on its own
 
     def __post_init__(self) -> None:
-        for name in (
-            "observation", "task_embedding", "encoder_hidden", "encoder_layers", "hidden", "action_embedding", "batch", "horizon",
-        ):  # fmt: skip
-            self._expect(name, getattr(self, name) >= 1, ">= 1")
-        for name in ("encoder_learning_rate", "learning_rate", "grad_clip"):
-            self._expect(name, 0.0 < getattr(self, name) < inf, "positive and finite")
-        for name in (
-            "replay_ratio",
-            "dynamics_weight",
-            "reward_weight",
-            "weight_decay",
-            "noise",
-            "target_noise",
-            "noise_clip",
-        ):
-            self._expect(name, 0.0 <= getattr(self, name) < inf, "finite and >= 0")
-        for name in ("gamma", "tau"):
-            self._expect(name, 0.0 <= getattr(self, name) <= 1.0, "in [0, 1]")
+        self._at_least(1, "observation", "task_embedding", "encoder_hidden", "encoder_layers", "hidden")
+        self._at_least(1, "action_embedding", "batch", "horizon")
+        self._at_least(2, "critics")
+        self._at_least(0, "min_replay")
+        self._positive("encoder_learning_rate", "learning_rate", "grad_clip")
+        self._not_negative("replay_ratio", "dynamics_weight", "reward_weight", "weight_decay")
+        self._not_negative("noise", "target_noise", "noise_clip")
+        self._share("gamma", "tau")
         self._expect("latent", self.latent >= GROUP and self.latent % GROUP == 0, f"a multiple of {GROUP}")
         self._expect("bins", self.bins >= 3 and self.bins % 2 == 1, "odd and >= 3, so that 0 is a bin")
-        self._expect("critics", self.critics >= 2, ">= 2")
-        self._expect("min_replay", self.min_replay >= 0, ">= 0")
         self._expect("capacity", self.capacity > self.min_replay, "more than min_replay, or learning would never start")
-
-    def _expect(self, name: str, holds: bool, what: str) -> None:
-        if not holds:
-            raise ValueError(f"{name} must be {what}, got {getattr(self, name)!r}")
 
 
 # --- networks ---
@@ -540,11 +525,8 @@ class Agent:
 
     def _step(self, part: str, loss: Tensor) -> None:
         """Gradient and optimiser step of one part alone, whatever else the loss went through."""
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the {part}'s loss is {loss.item()} after {self._steps} agent steps")
         parameters = list(getattr(self.net, part).parameters())
-        for parameter, grad in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.grad = grad
+        take_gradients(part, loss, parameters, after=self._steps)
         if part != "policy":
             nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
         self._pruners[part].begin()
@@ -553,14 +535,11 @@ class Agent:
 
     def state_dict(self) -> State:
         """Copies, so that the agent may go on while they are written."""
-        moments = {key: value for optimizer in self._optimizers.values() for key, value in optimizer.state.items()}
         online = dict(self.net.named_parameters())
         return {
-            "online": {name: p.detach().clone() for name, p in online.items()},
-            "target": {name: p.detach().clone() for name, p in self.target.named_parameters()},
-            "adam": {
-                name: {key: t.clone() for key, t in moments[p].items()} for name, p in online.items() if p in moments
-            },
+            "online": {name: checkpoint.saved(p) for name, p in online.items()},
+            "target": {name: checkpoint.saved(p) for name, p in self.target.named_parameters()},
+            "adam": checkpoint.moments_of(online, *self._optimizers.values()),
             "tasks": self.embeddings.clone(),
             "noise": self._noise.state_dict(),
             "steps": self._steps,
@@ -571,11 +550,7 @@ class Agent:
     def load_state_dict(self, state: State) -> None:
         self.net.load_state_dict(state["online"])
         self.target.load_state_dict(state["target"])
-        for part, optimizer in self._optimizers.items():
-            optimizer.state.clear()
-            for name, parameter in getattr(self.net, part).named_parameters():
-                if (moments := state["adam"].get(f"{part}.{name}")) is not None:
-                    optimizer.state[parameter] = {key: t.clone() for key, t in moments.items()}
+        checkpoint.load_moments(state["adam"], dict(self.net.named_parameters()), *self._optimizers.values())
         self.embeddings = state["tasks"].clone()
         self._noise.load_state_dict(state["noise"])
         self._steps, self.q_range = int(state["steps"]), state["q_range"].clone()
@@ -583,7 +558,6 @@ class Agent:
             technique.load_state_dict(state[name])
 
     def _techniques(self) -> dict[str, SigReg | Pruner]:
-        """Those that are on: without them a state is as it would be without this line."""
-        every: dict[str, SigReg | Pruner] = {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
-        every["sigreg"] = self._sigreg
-        return {name: technique for name, technique in every.items() if technique.on}
+        return checkpoint.switched_on(
+            self._sigreg, {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
+        )

@@ -326,12 +326,9 @@ class Agent:
 
     def state_dict(self) -> State:
         """Copies, so that the agent may go on while they are written. Between two rounds: none of their data is kept."""
-        moments = self._adam.state
         return {
-            "online": {name: p.detach().clone() for name, p in self._parameters.items()},
-            "adam": {
-                name: {key: t.clone() for key, t in moments[p].items()} for name, p in self._parameters.items() if p in moments
-            },
+            "online": {name: checkpoint.saved(p) for name, p in self._parameters.items()},
+            "adam": checkpoint.moments_of(self._parameters, self._adam),
             **{name: part.state_dict() for name, part in self._parts().items()},
             "returns": self._returns.copy(),
             "steps": self._steps,
@@ -340,10 +337,7 @@ class Agent:
 
     def load_state_dict(self, state: State) -> None:
         self.net.load_state_dict(state["online"])
-        self._adam.state.clear()
-        for name, parameter in self._parameters.items():
-            if (moments := state["adam"].get(name)) is not None:
-                self._adam.state[parameter] = {key: t.clone() for key, t in moments.items()}
+        checkpoint.load_moments(state["adam"], self._parameters, self._adam)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         checkpoint.load(state, self._redo, self._initial, {"online": self.net})

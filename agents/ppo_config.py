@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import inf
 
+from rlplatform.checked import Checked
 from rlplatform.nets import ENCODERS
 from rlplatform.techniques.gtr import TrustConfig
 from rlplatform.techniques.pruning import PruningConfig
@@ -16,7 +17,7 @@ REWARDS = ("raw", "sign", "scaled")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Hyper-parameters; the defaults are those of the published Atari runs. Steps are agent steps of all environments."""
 
     encoder: str = "nature_valid"  # of pixels; or another of rlplatform.nets.ENCODERS: "minatar", "flatten", ...
@@ -59,30 +60,21 @@ class Config:
     probe: int = 256  # states on which the way of the policy is measured; 0: it is not
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("encoder", ENCODERS), ("activation", ACTIVATIONS), ("surrogate", SURROGATES), ("reward", REWARDS)
-        ):  # fmt: skip
-            self._expect(name, getattr(self, name) in known, f"one of {', '.join(known)}")
-        for name in ("width", "hidden", "layers", "batch", "epochs"):
-            self._expect(name, getattr(self, name) >= 1, ">= 1")
-        for name in ("anneal", "probe"):
-            self._expect(name, getattr(self, name) >= 0, ">= 0")
-        for name in ("learning_rate", "adam_eps", "clip", "max_grad_norm"):
-            self._expect(name, 0.0 < getattr(self, name) < inf, "positive and finite")
-        for name in ("entropy_weight", "value_weight", "max_kl", "l2_init"):
-            self._expect(name, 0.0 <= getattr(self, name) < inf, "finite and >= 0")
-        for name in ("gamma", "lambda_"):
-            self._expect(name, 0.0 <= getattr(self, name) <= 1.0, "in [0, 1]")
+        self._one_of(ENCODERS, "encoder")
+        self._one_of(ACTIVATIONS, "activation")
+        self._one_of(SURROGATES, "surrogate")
+        self._one_of(REWARDS, "reward")
+        self._at_least(1, "width", "hidden", "layers", "batch", "epochs")
+        self._at_least(0, "anneal", "probe")
+        self._positive("learning_rate", "adam_eps", "clip", "max_grad_norm")
+        self._not_negative("entropy_weight", "value_weight", "max_kl", "l2_init")
+        self._share("gamma", "lambda_")
         self._expect("log_std", -inf < self.log_std < inf, "finite")
         self._expect("batch", self.batch >= 2 or not self.normalize_advantage, ">= 2 where advantages are normalised")
         # A bounded penalty does not stop a policy that has left its anchors.
         self._expect(
             "max_kl", self.surrogate == "clip" or self.max_kl > 0.0, "> 0 (such as 0.5) where nothing is clipped"
         )
-
-    def _expect(self, name: str, holds: bool, what: str) -> None:
-        if not holds:
-            raise ValueError(f"{name} must be {what}, got {getattr(self, name)!r}")
 
     @property
     def replay_ratio(self) -> Fraction:

@@ -10,7 +10,6 @@ The network: pqn_net.py. Deviations from the authors' code: docs/agents/pqn.md.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import inf
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from rlplatform import returns
 from rlplatform.agents.pqn_net import ENCODERS, Net
+from rlplatform.checked import Checked
 from rlplatform.device import CPU, placed, require
 from rlplatform.device_streams import DeviceStream
 from rlplatform.stacks import Stacks, final_observations
@@ -33,7 +33,7 @@ from rlplatform.types import Array, Metrics, Spec, State, Weights
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Hyper-parameters; the defaults are those of the authors' MinAtar runs. Steps are agent steps of all environments."""
 
     encoder: str = "minatar"  # or "nature" for pixels [height, width], "flatten" for vectors and tiny pictures
@@ -58,20 +58,13 @@ class Config:
     spectral_norm: tuple[str, ...] = ()  # layers that are normalised: "hidden.0.linear" is one behind the encoder
 
     def __post_init__(self) -> None:
-        self._expect("encoder", self.encoder in ENCODERS, f"one of {', '.join(ENCODERS)}")
-        for name in ("width", "hidden", "layers", "batch", "epochs", "epsilon_decay"):
-            self._expect(name, getattr(self, name) >= 1, ">= 1")
+        self._one_of(ENCODERS, "encoder")
+        self._at_least(1, "width", "hidden", "layers", "batch", "epochs", "epsilon_decay")
         self._expect("width", self.width == 1 or self.encoder != "flatten", "1 without convolutions")
-        self._expect("anneal", self.anneal >= 0, ">= 0")
-        self._expect("l2_init", 0.0 <= self.l2_init < inf, "finite and >= 0")
-        for name in ("learning_rate", "grad_clip"):
-            self._expect(name, 0.0 < getattr(self, name) < inf, "positive and finite")
-        for name in ("gamma", "lambda_", "epsilon", "epsilon_eval"):
-            self._expect(name, 0.0 <= getattr(self, name) <= 1.0, "in [0, 1]")
-
-    def _expect(self, name: str, holds: bool, what: str) -> None:
-        if not holds:
-            raise ValueError(f"{name} must be {what}, got {getattr(self, name)!r}")
+        self._at_least(0, "anneal")
+        self._positive("learning_rate", "grad_clip")
+        self._not_negative("l2_init")
+        self._share("gamma", "lambda_", "epsilon", "epsilon_eval")
 
     @property
     def replay_ratio(self) -> Fraction:
@@ -319,12 +312,9 @@ class Agent:
         """Copies on the CPU, so that the agent may go on while they are written. The round under way is no part of it: between two
         rounds all of its gradient steps are done."""
         online = dict(self.net.named_parameters())
-        moments = self._optimizer.state  # by parameter; empty before the first step
         return {
-            "online": {name: _saved(p) for name, p in online.items()},
-            "adam": {
-                name: {key: _saved(t) for key, t in moments[p].items()} for name, p in online.items() if p in moments
-            },
+            "online": {name: checkpoint.saved(p) for name, p in online.items()},
+            "adam": checkpoint.moments_of(online, self._optimizer),
             "order": self._order.state_dict(),
             "stacks": self._stacks.state_dict(),
             "steps": self._steps,
@@ -334,12 +324,7 @@ class Agent:
 
     def load_state_dict(self, state: State) -> None:
         self.net.load_state_dict(state["online"])
-        self._optimizer.state.clear()
-        for name, parameter in self.net.named_parameters():
-            if (moments := state["adam"].get(name)) is not None:
-                self._optimizer.state[parameter] = {
-                    key: t.clone() if key == "step" else t.to(self.device, copy=True) for key, t in moments.items()
-                }
+        checkpoint.load_moments(state["adam"], dict(self.net.named_parameters()), self._optimizer)
         self._order.load_state_dict(state["order"])
         self._stacks.load_state_dict(state["stacks"])
         self._steps = int(state["steps"])
@@ -348,12 +333,7 @@ class Agent:
             part.load_state_dict(state[name])
 
     def _techniques(self) -> dict[str, SigReg | Pruner]:
-        """Those that are on: without them a state is as it would be without this line."""
-        return {name: part for name, part in (("sigreg", self._sigreg), ("pruning", self._pruner)) if part.on}
+        return checkpoint.switched_on(self._sigreg, {"pruning": self._pruner})
 
 
 FIELDS = ("frame", "first", "action", "reward", "terminated", "truncated", "final_frame", "final_at")  # of a rollout
-
-
-def _saved(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True).contiguous()

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F  # its name everywhere
 from torch import Tensor, nn
 
+from rlplatform.checked import Checked
 from rlplatform.nets import orthogonal_
+from rlplatform.optim import take_gradients
 from rlplatform.replay import Batch, Replay
 from rlplatform.streams import Stream
 from rlplatform.techniques import checkpoint, l2_init, resets, sigreg, spectral_norm
@@ -31,7 +33,7 @@ LOG_STD = (-10.0, 2.0)  # range of the log of the policy's standard deviation
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Hyper-parameters, those of the primacy-bias paper's runs on DeepMind Control. Steps are agent steps."""
 
     hidden: int = 256  # units of each of two hidden layers
@@ -52,20 +54,12 @@ class Config:
     spectral_norm: tuple[str, ...] = ()  # layers that are normalised: "critic.first.linear2" is one before the last
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "batch", "min_replay"):
-            self._expect(name, getattr(self, name) >= 1, ">= 1")
-        for name in ("learning_rate", "temperature"):
-            self._expect(name, 0.0 < getattr(self, name) < inf, "positive and finite")
-        self._expect("replay_ratio", 0.0 <= self.replay_ratio < inf, "finite and >= 0")
+        self._at_least(1, "hidden", "batch", "min_replay")
+        self._positive("learning_rate", "temperature")
+        self._not_negative("replay_ratio", "l2_init")
+        self._share("gamma", "tau")
         self._expect("entropy", -inf < self.entropy < inf, "finite")
-        self._expect("l2_init", 0.0 <= self.l2_init < inf, "finite and >= 0")
-        for name in ("gamma", "tau"):
-            self._expect(name, 0.0 <= getattr(self, name) <= 1.0, "in [0, 1]")
         self._expect("capacity", self.capacity > self.min_replay, "more than min_replay, or learning would never start")
-
-    def _expect(self, name: str, holds: bool, what: str) -> None:
-        if not holds:
-            raise ValueError(f"{name} must be {what}, got {getattr(self, name)!r}")
 
 
 # --- networks ---
@@ -387,12 +381,8 @@ class Agent:
 
     def _step(self, part: str, loss: Tensor) -> None:
         """Gradient and optimiser step of one part alone, whatever else the loss went through."""
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the {part}'s loss is {loss.item()} after {self._steps} agent steps")
         module = getattr(self.net, part)
-        parameters = list(module.parameters())
-        for parameter, grad in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.grad = grad
+        take_gradients(part, loss, list(module.parameters()), after=self._steps)
         if self._initial is not None and part != "temperature":
             self._initial.pull_((f"{part}.{name}", p) for name, p in module.named_parameters())
         pruner = self._pruners.get(part)
@@ -431,14 +421,11 @@ class Agent:
 
     def state_dict(self) -> State:
         """Copies, so that the agent may go on while they are written."""
-        moments = {key: value for optimizer in self._optimizers.values() for key, value in optimizer.state.items()}
         online = dict(self.net.named_parameters())
         return {
-            "online": {name: p.detach().clone() for name, p in online.items()},
-            "target": {name: p.detach().clone() for name, p in self.target.named_parameters()},
-            "adam": {
-                name: {key: t.clone() for key, t in moments[p].items()} for name, p in online.items() if p in moments
-            },
+            "online": {name: checkpoint.saved(p) for name, p in online.items()},
+            "target": {name: checkpoint.saved(p) for name, p in self.target.named_parameters()},
+            "adam": checkpoint.moments_of(online, *self._optimizers.values()),
             "noise": self._noise.state_dict(),
             "reset_draws": self._reset_draws.state_dict(),
             "resets": self._resets.state_dict(),
@@ -450,11 +437,7 @@ class Agent:
     def load_state_dict(self, state: State) -> None:
         self.net.load_state_dict(state["online"])
         self.target.load_state_dict(state["target"])
-        for part, optimizer in self._optimizers.items():
-            optimizer.state.clear()
-            for name, parameter in getattr(self.net, part).named_parameters():
-                if (moments := state["adam"].get(f"{part}.{name}")) is not None:
-                    optimizer.state[parameter] = {key: t.clone() for key, t in moments.items()}
+        checkpoint.load_moments(state["adam"], dict(self.net.named_parameters()), *self._optimizers.values())
         self._noise.load_state_dict(state["noise"])
         self._reset_draws.load_state_dict(state["reset_draws"])
         self._resets.load_state_dict(state["resets"])
@@ -464,10 +447,9 @@ class Agent:
             technique.load_state_dict(state[name])
 
     def _techniques(self) -> dict[str, SigReg | Pruner]:
-        """Those that are on: without them a state is as it would be without this line."""
-        every: dict[str, SigReg | Pruner] = {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
-        every["sigreg"] = self._sigreg
-        return {name: technique for name, technique in every.items() if technique.on}
+        return checkpoint.switched_on(
+            self._sigreg, {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
+        )
 
 
 def transitions(batch: Batch) -> Transitions:

@@ -343,14 +343,11 @@ class Agent:
         if self.launches is not None:
             self.launches.feed.settle()
             self.launches.feed.check()
-        moments = self._adam.state  # by parameter; empty before the first step
         online = dict(self.master.named_parameters())
         return {
-            "online": {name: _saved(p) for name, p in online.items()},
-            "target": {name: _saved(p) for name, p in self.target_master.named_parameters()},
-            "adam": {
-                name: {key: _saved(t) for key, t in moments[p].items()} for name, p in online.items() if p in moments
-            },
+            "online": {name: checkpoint.saved(p) for name, p in online.items()},
+            "target": {name: checkpoint.saved(p) for name, p in self.target_master.named_parameters()},
+            "adam": checkpoint.moments_of(online, self._adam),
             "noise": self._noise.state_dict(),
             "augment": self._augment.state_dict(),
             "reset_draws": self._reset_draws.state_dict(),
@@ -382,8 +379,7 @@ class Agent:
             part.load_state_dict(state[name])
 
     def _techniques(self) -> dict[str, SigReg | Pruner]:
-        """Those that are on: without them a state is as it would be without this line."""
-        return {name: part for name, part in (("sigreg", self._sigreg), ("pruning", self._pruner)) if part.on}
+        return checkpoint.switched_on(self._sigreg, {"pruning": self._pruner})
 
     def _load_moments(self, parameter: Tensor, saved: Mapping[str, Tensor]) -> None:
         """In place where there are moments: a graph knows their addresses. None were saved before the first step."""
@@ -402,7 +398,3 @@ def _parameters(net: Net) -> list[Tensor]:
 
 def _gradients(net: Net) -> list[Tensor]:
     return [p.grad for p in net.parameters() if p.grad is not None]
-
-
-def _saved(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True).contiguous()

@@ -1,10 +1,11 @@
 """Hyper-parameters of the SPR family, and what they say about a moment of a run."""
 
 from dataclasses import dataclass, field
-from math import exp, inf, log
+from math import exp, log
 
 import torch
 
+from rlplatform.checked import Checked
 from rlplatform.nets import ENCODERS
 from rlplatform.techniques.pruning import PruningConfig
 from rlplatform.techniques.redo import ReDoConfig
@@ -24,7 +25,7 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Hyper-parameters; the defaults are DER's. Steps are agent steps (4 emulator frames on Atari)."""
 
     encoder: str = (
@@ -73,18 +74,13 @@ class Config:
     # float32 whose products a GPU takes in TF32, and a CPU exactly
 
     def __post_init__(self) -> None:
-        for name, known in (("encoder", ENCODERS), ("dtype", DTYPES)):
-            self._expect(name, getattr(self, name) in known, f"one of {', '.join(known)}")
-        for name in ("width", "hidden", "atoms", "batch", "n", "n_final", "target_period", "epsilon_decay"):
-            self._expect(name, getattr(self, name) >= 1, ">= 1")
-        for name in ("min_replay", "spr_steps", "anneal"):
-            self._expect(name, getattr(self, name) >= 0, ">= 0")
-        for name in ("v_max", "learning_rate", "adam_eps"):
-            self._expect(name, 0.0 < getattr(self, name) < inf, "positive and finite")
-        for name in ("sigma0", "spr_weight", "weight_decay", "replay_ratio", "l2_init"):
-            self._expect(name, 0.0 <= getattr(self, name) < inf, "finite and >= 0")
-        for name in ("gamma", "gamma_final", "alpha", "target_tau", "epsilon", "epsilon_eval"):
-            self._expect(name, 0.0 <= getattr(self, name) <= 1.0, "in [0, 1]")
+        self._one_of(ENCODERS, "encoder")
+        self._one_of(DTYPES, "dtype")
+        self._at_least(1, "width", "hidden", "atoms", "batch", "n", "n_final", "target_period", "epsilon_decay")
+        self._at_least(0, "min_replay", "spr_steps", "anneal")
+        self._positive("v_max", "learning_rate", "adam_eps")
+        self._not_negative("sigma0", "spr_weight", "weight_decay", "replay_ratio", "l2_init")
+        self._share("gamma", "gamma_final", "alpha", "target_tau", "epsilon", "epsilon_eval")
         self._expect("capacity", self.capacity > self.min_replay, "more than min_replay, or learning would never start")
         self._expect("spr_steps", not self.spr_steps or self.encoder != "flatten", "0 without a convolutional encoder")
         if self.anneal:  # gamma moves on a logarithmic scale of 1 - gamma
@@ -94,10 +90,6 @@ class Config:
             self._expect("n", self.n >= 2, ">= 2 with release.n_step")
             self._expect("n_final", not self.anneal or self.n_final >= 2, ">= 2 with release.n_step")
         self._expect("spr_steps", self.spr_steps > 0 or not self.release.mask, "> 0 with release.mask")
-
-    def _expect(self, name: str, holds: bool, what: str) -> None:
-        if not holds:
-            raise ValueError(f"{name} must be {what}, got {getattr(self, name)!r}")
 
     @property
     def max_n(self) -> int:

@@ -1,10 +1,29 @@
-"""Adam for small networks, where what surrounds the arithmetic costs as much as the arithmetic."""
+"""Gradient steps of small networks, where what surrounds the arithmetic costs as much as the arithmetic, and of parts of networks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def take_gradients(
+    part: str, loss: Tensor, parameters: Sequence[Tensor], into: Sequence[Tensor] | None = None, *, after: int
+) -> None:
+    """The gradient of a scalar for these parameters alone, whatever else the loss went through, in their `grad`.
+
+    Args:
+        part: whose parameters they are, for messages.
+        into: parameters of another dtype that are stepped instead: `grad` is theirs, in their dtype.
+        after: agent steps, for messages.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"the {part}'s loss is {loss.item()} after {after} agent steps")
+    for parameter, grad in zip(into or parameters, torch.autograd.grad(loss, parameters), strict=True):
+        parameter.grad = grad.to(parameter.dtype)
 
 
 class ClippedAdam(torch.optim.Adam):

@@ -11,7 +11,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = {  # who: what of ours it may import
-    "rlplatform/techniques": {"rlplatform.techniques", "rlplatform.types", "rlplatform.streams", "rlplatform._core"},
+    "rlplatform/techniques": {
+        "rlplatform.techniques",
+        "rlplatform.types",
+        "rlplatform.streams",
+        "rlplatform.checked",
+        "rlplatform._core",
+    },
     "rlplatform": {"rlplatform"},
     "envs": {"rlplatform", "rlplatform.envs"},
     "agents": {"rlplatform", "rlplatform.agents"},

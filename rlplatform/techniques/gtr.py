@@ -14,11 +14,12 @@ is bounded by sigma^2, pulls like D itself close by, and lets go of a policy tha
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import e, inf, sqrt
+from math import e, sqrt
 
 import torch
 from torch import Tensor
 
+from rlplatform.checked import Checked
 from rlplatform.types import State
 
 FORMS = ("welsch", "kernel_kl", "kernel_kl_sg", "kl")
@@ -26,8 +27,10 @@ DISTANCES = ("exact", "sample")
 
 
 @dataclass(frozen=True)
-class TrustConfig:
+class TrustConfig(Checked):
     """The penalty that an agent's loss may have."""
+
+    section = "trust."
 
     weight: float = 0.0  # beta; 0: none, and nothing is computed
     form: str = "welsch"  # psi as a function of the divergence: one of FORMS
@@ -38,17 +41,12 @@ class TrustConfig:
     distance: str = "exact"  # "sample": half the squared difference of log-probabilities at the action taken
 
     def __post_init__(self) -> None:
-        for name, known in (("form", FORMS), ("distance", DISTANCES)):
-            self._expect(name, getattr(self, name) in known, f"one of {', '.join(known)}")
-        self._expect("weight", 0.0 <= self.weight < inf, "finite and >= 0")
-        self._expect("variance", 0.0 < self.variance < inf, "positive and finite")
-        self._expect("widen", 0.0 <= self.widen < inf, "finite and >= 0")
-        self._expect("anchors", self.anchors >= 1, ">= 1")
-        self._expect("decay", 0.0 <= self.decay <= 1.0, "in [0, 1]")
-
-    def _expect(self, name: str, holds: bool, what: str) -> None:
-        if not holds:
-            raise ValueError(f"trust.{name} must be {what}, got {getattr(self, name)!r}")
+        self._one_of(FORMS, "form")
+        self._one_of(DISTANCES, "distance")
+        self._at_least(1, "anchors")
+        self._positive("variance")
+        self._not_negative("weight", "widen")
+        self._share("decay")
 
 
 # --- divergences ---
