@@ -15,9 +15,11 @@ from torch import Tensor
 
 from rlplatform.agents.ppo_config import Config, learning_rate_at
 from rlplatform.agents.ppo_net import Losses, Minibatch, Net, distances, losses
-from rlplatform.onpolicy import FrameHistory, Observations, Round, RunningMoments, join
+from rlplatform.device import CPU
+from rlplatform.onpolicy import Round, RunningMoments, join
 from rlplatform.optim import ClippedAdam
 from rlplatform.returns import gae, reward_and_discount
+from rlplatform.stacks import Observations, Stacks
 from rlplatform.streams import Stream
 from rlplatform.techniques import checkpoint, gtr, l2_init, sigreg, spectral_norm
 from rlplatform.techniques.activations import record
@@ -102,7 +104,7 @@ class Agent:
         self._redo = Recycler(config.redo, seed)
         self._adam = ClippedAdam(self._parameters.values(), config.learning_rate, config.adam_eps)
         self._shuffle = Stream(seed, "shuffle")
-        self._frames = FrameHistory(streams, spec)
+        self._frames = Stacks(spec, streams, CPU)
         self._obs_moments = RunningMoments(spec.stack, *spec.frame_shape)
         self._returns, self._return_moments = np.zeros(streams, np.float32), RunningMoments()
         # The policy that acted is the first anchor: a rollout says what it did, so that only older ones need their weights.
@@ -170,7 +172,8 @@ class Agent:
                 f"a round of {size} steps (actors * envs * rollout) is no multiple of batch={config.batch}, "
                 "the transitions of a gradient step"
             )
-        seen = self._frames.add(given)
+        frames = given.frame, given.first, given.final_frame, given.final_at
+        seen = self._frames.push(*(torch.from_numpy(array) for array in frames))
         self._inputs = self._see(seen, size)
         reward, discount = reward_and_discount(
             torch.from_numpy(self._reward(given)), torch.from_numpy(given.terminated), torch.from_numpy(given.truncated),

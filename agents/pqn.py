@@ -21,7 +21,7 @@ from rlplatform.agents.pqn_net import ENCODERS, Net
 from rlplatform.checked import Checked
 from rlplatform.device import CPU, placed, require
 from rlplatform.device_streams import DeviceStream
-from rlplatform.stacks import Stacks, final_observations
+from rlplatform.stacks import Stacks
 from rlplatform.streams import Stream
 from rlplatform.techniques import checkpoint, l2_init, sigreg, spectral_norm
 from rlplatform.techniques.activations import record
@@ -260,17 +260,18 @@ class Agent:
         """A rollout's steps, one environment's after another's at each time, with their lambda-returns."""
         x = {name: torch.as_tensor(getattr(rollout, name), device=self.device) for name in FIELDS}
         said = {name: torch.as_tensor(rollout.extra[name], device=self.device) for name in ("value", "last_value")}
-        obs = self._stacks.push(x["frame"], x["first"], rollout.first_env)
+        size, frames = x["reward"].numel(), (x["frame"], x["first"], x["final_frame"], x["final_at"])
+        seen = self._stacks.push(*frames, first_env=rollout.first_env)
         final_value = x["reward"].new_empty(0)
         if len(x["final_at"]):
-            final_value = self.net(final_observations(obs, x["final_frame"], x["final_at"])).amax(1)
+            final_value = self.net(seen[size:]).amax(1)
         reward = x["reward"].clamp(-1.0, 1.0) if self.config.clip_rewards else x["reward"]
         reward, discount = returns.reward_and_discount(
             reward, x["terminated"], x["truncated"], x["final_at"], final_value, self.config.gamma
         )
         value = torch.cat([said["value"], said["last_value"][None]])
         target = lambda_returns(value, reward, discount, self.config.lambda_)
-        return Steps(obs.flatten(0, 1), x["action"].flatten(), target.flatten())
+        return Steps(seen[:size], x["action"].flatten(), target.flatten())
 
     def update(self) -> Metrics:
         """One gradient step on the next batch of the round: pieces of one random order of its steps after another."""

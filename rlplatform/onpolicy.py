@@ -1,15 +1,11 @@
-"""What agents without a replay learn from: the rollouts of one round side by side, and their observations, stacked as the actor saw
-them."""
+"""What agents without a replay learn from: the rollouts of one round side by side, and the moments of all rounds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from rlplatform.types import Array, Rollout, Spec, State
+from rlplatform.types import Array, Rollout, State
 
 
 class Round(NamedTuple):
@@ -49,76 +45,6 @@ def join(rollouts: list[Rollout]) -> Round:
 
 def _row(name: str, array: Array) -> Array:
     return array[None] if name.startswith(CLOSING) else array
-
-
-@dataclass(frozen=True)
-class Observations:
-    """The observations of a round, put together where they are asked for: a frame lies in memory once."""
-
-    frames: Tensor  # [R, *frame]; channels last: [R, height, width, channels]
-    rows: Tensor  # [M, stack] int64: the frames of each observation, oldest first
-    channels_last: bool = False  # of frames [channels, height, width]
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        """Observations [B, stack, *frame], of index [B] int64: t * N + i; those after T * N are the true final ones."""
-        rows = self.rows[index]
-        if self.channels_last:  # the frames of a stack of 1
-            return self.frames.index_select(0, rows.flatten()).permute(0, 3, 1, 2)[:, None]
-        return self.frames.index_select(0, rows.flatten()).view(*rows.shape, *self.frames.shape[1:])
-
-    def as_floats(self) -> "Observations":
-        """The same numbers as float32, of frames [channels, height, width] that are not stacked: laid out as a convolution wants them
-        once, for whoever reads a round several times. Four times the memory of bytes."""
-        return Observations(self.frames.permute(0, 2, 3, 1).float().contiguous(), self.rows, channels_last=True)
-
-
-class FrameHistory:
-    """Stacks the frames of rounds that follow each other; what is older than an episode's first frame is 0."""
-
-    def __init__(self, streams: int, spec: Spec) -> None:
-        """`streams`: environments in a round."""
-        self._back = spec.stack - 1
-        self._frame = np.zeros((self._back, streams, *spec.frame_shape), spec.frame_dtype)  # the last round's last
-        self._first = np.ones((self._back, streams), bool)
-
-    def add(self, given: Round) -> Observations:
-        """The T * N observations that were acted on, in order of t, then i; then the true final ones, [E].
-
-        Raises:
-            ValueError: another number of environments than was said.
-        """
-        back, (steps, envs) = self._back, given.reward.shape
-        if envs != self._first.shape[1] and back:
-            raise ValueError(f"{self._first.shape[1]} environments were announced, {envs} are there")
-        shape = given.frame.shape[2:]
-        if not back and not len(given.final_at):
-            frames: Array = given.frame.reshape(-1, *shape)
-        else:
-            parts = (self._frame, given.frame, given.final_frame, np.zeros((1, *shape), given.frame.dtype))
-            frames = np.concatenate([part.reshape(-1, *shape) for part in parts])
-        # Positions in time begin with the frames of the last round; the age of a frame is how many of its episode precede it.
-        first = np.concatenate([self._first, given.first])
-        time = np.arange(back + steps)[:, None]
-        begin = np.maximum.accumulate(np.where(first, time, 0))
-        ago = np.arange(back, -1, -1)
-        position = time[..., None] - ago  # [back + T, 1, stack]
-        rows = position * envs + np.arange(envs)[:, None]
-        rows = np.where(position >= begin[..., None], rows, len(frames) - 1)[back:]
-        t, i = given.final_at.T
-        ends = (back + steps) * envs + np.arange(len(t))
-        final = np.concatenate([rows[t, i][:, 1:], ends[:, None]], 1)
-        if back:
-            self._frame = np.concatenate([self._frame, given.frame])[-back:].copy()
-            self._first = first[-back:].copy()
-        return Observations(
-            torch.from_numpy(frames), torch.from_numpy(np.concatenate([rows.reshape(-1, back + 1), final]))
-        )
-
-    def state_dict(self) -> State:
-        return {"frame": self._frame.copy(), "first": self._first.copy()}
-
-    def load_state_dict(self, state: State) -> None:
-        self._frame, self._first = np.array(state["frame"]), np.array(state["first"])
 
 
 class RunningMoments:

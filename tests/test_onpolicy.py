@@ -1,4 +1,4 @@
-"""Rounds of rollouts: their observations against what the policy saw, running moments against numpy, and the way of a policy."""
+"""Rounds of rollouts, running moments against numpy, and the way of a policy."""
 
 import math
 
@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from rlplatform.actor import Actor
-from rlplatform.onpolicy import FrameHistory, Observations, RunningMoments, join
+from rlplatform.onpolicy import RunningMoments, join
 from rlplatform.streams import Stream
 from rlplatform.techniques.gtr import categorical_kl
 from rlplatform.techniques.policy_path import PolicyPath, UpdateCosine
-from test_actor import SPEC, Random, Scripted
+from test_actor import Random, Scripted
 
 
 class Closing(Random):
@@ -28,37 +28,6 @@ def rounds(seeds, lengths):
     return envs, [[actor.collect({"bias": 0}, 0, steps) for actor in actors] for steps in lengths]
 
 
-@pytest.mark.parametrize("actors", [1, 2])
-@pytest.mark.parametrize("seed", range(5))
-def test_observations_are_what_the_policy_saw(actors, seed):
-    """Stacks that reach into earlier rounds and over ends of episodes, with rounds shorter than a stack."""
-    _, played = rounds(range(seed, seed + actors), (5, 1, 2, 9, 1))
-    history, finals = FrameHistory(2 * actors, SPEC), 0
-    for rollouts in played:
-        given = join(rollouts)
-        seen = history.add(given)
-        size = given.reward.size
-        saw = given.extra["saw"].reshape(size, 3, 2)
-        np.testing.assert_array_equal(seen[torch.arange(size)].numpy(), saw)
-        shuffled = torch.from_numpy(np.random.default_rng(0).permutation(size))
-        np.testing.assert_array_equal(seen[shuffled].numpy(), saw[shuffled])
-        for e, ((t, i), frame) in enumerate(zip(given.final_at, given.final_frame, strict=True)):
-            expected = np.concatenate([given.extra["saw"][t, i, 1:], frame[None]])
-            np.testing.assert_array_equal(seen[torch.tensor([size + e])][0].numpy(), expected)
-            finals += 1
-        assert len(seen.rows) == size + len(given.final_at)
-    assert finals > 0
-
-
-def test_floats_are_the_same_observations_channels_last():
-    frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (7, 3, 5, 4), np.uint8))
-    seen = Observations(frames, torch.tensor([[4], [0], [6], [4]]))
-    floats, index = seen.as_floats()[torch.tensor([3, 1, 2])], torch.tensor([3, 1, 2])
-    assert torch.equal(floats, seen[index].float())
-    assert floats.shape == (3, 1, 3, 5, 4)
-    assert floats[:, 0].is_contiguous(memory_format=torch.channels_last)
-
-
 def test_rollouts_lie_side_by_side_in_order_of_actors():
     envs, (rollouts,) = rounds((3, 4), (20,))
     given = join(rollouts)
@@ -68,23 +37,6 @@ def test_rollouts_lie_side_by_side_in_order_of_actors():
         np.testing.assert_array_equal(frame, envs[i // 2].finals[t, i % 2])
     assert {i // 2 for _, i in given.final_at} == {0, 1}
     assert np.shares_memory(join(rollouts[:1]).frame, rollouts[0].frame)
-
-
-def test_a_saved_history_goes_on():
-    _, played = rounds((1,), (5, 4, 4))
-    one, other = FrameHistory(2, SPEC), FrameHistory(2, SPEC)
-    one.add(join(played[0]))
-    other.load_state_dict(one.state_dict())
-    for rollouts in played[1:]:
-        a, b = one.add(join(rollouts)), other.add(join(rollouts))
-        assert torch.equal(a.rows, b.rows)
-        assert torch.equal(a.frames, b.frames)
-
-
-def test_another_number_of_environments_is_refused():
-    _, (rollouts,) = rounds((1,), (3,))
-    with pytest.raises(ValueError, match="4 environments were announced, 2 are there"):
-        FrameHistory(4, SPEC).add(join(rollouts))
 
 
 def test_running_moments_are_those_of_all_samples():

@@ -24,12 +24,11 @@ from rlplatform.envs import make, make_on_device
 from rlplatform.experiment import run
 from rlplatform.learner import Learner
 from rlplatform.runconfig import resolve_config
-from rlplatform.stacks import Stacks, final_observations
 from rlplatform.streams import Stream
 from rlplatform.techniques.pruning import PruningConfig
 from rlplatform.techniques.sigreg import SigRegConfig
 from rlplatform.types import Spec
-from test_actor import SPEC, Random, Scripted
+from test_actor import SPEC, Scripted
 from test_same_run import assert_same_run
 
 TINY = Config(encoder="flatten", hidden=6, layers=2, batch=4, epochs=2, learning_rate=0.01, epsilon_decay=100)
@@ -118,7 +117,8 @@ def test_returns_of_rollouts_with_every_kind_of_end(seed, steps, lambda_):
         final_frame, final_at = torch.from_numpy(rollout.final_frame), torch.from_numpy(rollout.final_at)
         obs = agent._round.obs.unflatten(0, (steps, 2))
         with torch.no_grad():
-            finals = agent.net(final_observations(obs, final_frame, final_at)).amax(1) if len(final_at) else []
+            last = torch.cat([obs[tuple(final_at.T)][:, 1:], final_frame[:, None]], 1)
+            finals = agent.net(last).amax(1) if len(final_at) else []
         value = np.concatenate([rollout.extra["value"], rollout.extra["last_value"][None]]).astype(np.float64)
         for i in range(2):
             final = {int(t): float(v) for (t, env), v in zip(rollout.final_at, finals, strict=True) if env == i}
@@ -142,26 +142,6 @@ def test_values_said_are_those_of_the_states_met():
     on = ~(first.terminated | first.truncated)[-1]
     assert on.any()
     np.testing.assert_allclose(first.extra["last_value"], second.extra["value"][0], rtol=1e-5, atol=1e-6)
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 4))
-def test_stacks_are_what_the_policy_saw(seed, lengths, stack):
-    spec = dataclasses.replace(SPEC, stack=stack)
-    envs = Scripted(seed)
-    envs.spec = spec
-    actor, stacks = Actor(Random(), envs, Stream(seed, "actor")), Stacks(spec, 6, torch.device("cpu"))
-    for k, steps in enumerate(lengths):
-        rollout = actor.collect({"bias": 0}, k, steps)
-        if k == 1:  # a state goes on
-            other = Stacks(spec, 6, torch.device("cpu"))
-            other.load_state_dict(stacks.state_dict())
-            stacks = other
-        obs = stacks.push(torch.from_numpy(rollout.frame), torch.from_numpy(rollout.first), rollout.first_env)
-        np.testing.assert_array_equal(obs.numpy(), rollout.extra["saw"])
-        final = final_observations(obs, torch.from_numpy(rollout.final_frame), torch.from_numpy(rollout.final_at))
-        for row, frame, (t, i) in zip(final.numpy(), rollout.final_frame, rollout.final_at, strict=True):
-            np.testing.assert_array_equal(row, [*rollout.extra["saw"][t, i, 1:], frame])
 
 
 # -- learning -----------------------------------------------------------------------------------------------------------
