@@ -57,9 +57,9 @@ class Ring {
   }
   // The seq of what lies at a place that is in use.
   [[nodiscard]] std::int64_t seq_at(std::size_t place) const noexcept {
-    const std::size_t newest = static_cast<std::size_t>(count_[place / shape_.per_stream]) - 1;
-    const std::size_t back = (newest % shape_.per_stream + shape_.per_stream - place % shape_.per_stream);
-    return static_cast<std::int64_t>(newest - back % shape_.per_stream);
+    const std::size_t stream = place / shape_.per_stream, at = place - stream * shape_.per_stream;
+    const std::size_t newest = static_cast<std::size_t>(count_[stream]) - 1, newest_at = newest % shape_.per_stream;
+    return static_cast<std::int64_t>(newest - (newest_at - at) - (newest_at < at ? shape_.per_stream : 0));
   }
 
   [[nodiscard]] std::uint8_t bits(std::size_t place) const noexcept { return bits_[place]; }
