@@ -7,6 +7,7 @@ and Atari Pong (8 environments, the Nature CNN; on EnvPool where it is installed
 through faces that cost the peers as little as we could make them, and take the same number of minibatches of the same size
 through the same networks.
 
+  bare    passes through our network, forward to act and forward and backward to learn, and nothing else: the bound on `ours`
   ours    Learner, actor and environments as a run has them, with all that it logs
   single  ppo_single_file.py
   sb3     stable_baselines3.PPO (`pip install stable-baselines3`; left out where it is not installed)
@@ -44,8 +45,9 @@ from rlplatform.evaluation.bench.ppo_single_file import Args, make_turn
 from rlplatform.learner import Learner
 from rlplatform.loop import train
 from rlplatform.provenance import provenance
+from rlplatform.stacks import Observations
 from rlplatform.streams import Stream
-from rlplatform.types import Array
+from rlplatform.types import Array, EnvBatch
 from rlplatform.workers.local import LocalWorkers
 
 
@@ -86,7 +88,7 @@ CASES = {
     "minatar": Case("minatar/Breakout", 64, 32, 256, 3),
     "pong": Case("atari/Pong", 8, 128, 256, 4),
 }
-KINDS = ("ours", "single", "sb3")
+KINDS = ("ours", "bare", "single", "sb3")
 
 
 def main() -> None:
@@ -183,21 +185,48 @@ class Child:
 def take_turns(name: str, kind: str, threads: str) -> None:
     """The child's side: a number of rounds a line, its seconds back."""
     torch.set_num_threads(int(threads))
-    play = {"ours": ours, "single": single, "sb3": sb3}[kind](CASES[name])
+    play = {"ours": ours, "bare": bare, "single": single, "sb3": sb3}[kind](CASES[name])
     for line in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
         play(int(line))
         print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu]), flush=True)
 
 
-def ours(case: Case) -> Callable[[int], None]:
-    """What a run does between two evaluations, less its files."""
+def agent_of(case: Case) -> tuple[Agent, EnvBatch]:
+    """Our agent with the others' hyper-parameters, and its environments."""
     preset = load_preset("ppo", suite_of(case.task).name)
     as_the_others = {"batch": case.batch, "epochs": case.epochs, "clip_value": True}
-    config = merge(Config(), preset.config, as_the_others)
     envs = make(case.task, case.envs, 0, **case.options())
-    agent = Agent(config, envs.spec, case.envs, seed=0)
-    learner = Learner(agent, config.replay_ratio)  # type: ignore[arg-type]  # a Fraction is a number
+    return Agent(merge(Config(), preset.config, as_the_others), envs.spec, case.envs, seed=0), envs
+
+
+def bare(case: Case) -> Callable[[int], None]:
+    """Its network on noise, laid out as the agent lays it out."""
+    agent, envs = agent_of(case)
+    spec, rng = envs.spec, np.random.default_rng(0)
+    frames = rng.integers(0, 2, (case.batch, *spec.frame_shape)).astype(spec.frame_dtype)
+    seen = Observations(torch.from_numpy(frames), torch.arange(case.batch)[:, None].expand(-1, spec.stack))
+    if spec.stack == 1 and len(spec.frame_shape) == 3:
+        seen = seen.as_floats()
+    learned, acted = seen[:], seen[: case.envs]
+    parameters = list(agent.net.parameters())
+
+    def play(rounds: int) -> None:
+        for _ in range(rounds):
+            with torch.inference_mode():
+                for _ in range(case.steps + 1):
+                    agent.net(acted)
+            for _ in range(case.epochs * case.round // case.batch):
+                dist, value = agent.net(learned)
+                torch.autograd.grad(dist.sum() + value.sum(), parameters)
+
+    return play
+
+
+def ours(case: Case) -> Callable[[int], None]:
+    """What a run does between two evaluations, less its files."""
+    agent, envs = agent_of(case)
+    learner = Learner(agent, agent.config.replay_ratio)  # type: ignore[arg-type]  # a Fraction is a number
     workers = LocalWorkers([Actor(agent.policy(), envs, Stream(0, "actor"))], 0)
 
     def play(rounds: int) -> None:
