@@ -48,6 +48,7 @@ class Config(Checked):
     anneal: int = 0  # steps in which the learning rate falls linearly to 0; 0: it stays
     grad_clip: float = 10.0  # largest norm of the gradient
     clip_rewards: bool = False  # to [-1, 1], for learning only
+    reward_scale: float = 1.0  # rewards are multiplied by it, for learning only: values are in its unit
     epsilon: float = 0.05  # share of random actions in the end
     epsilon_decay: int = 1_000_000  # steps of the linear way there from 1
     epsilon_eval: float = 0.0
@@ -62,7 +63,7 @@ class Config(Checked):
         self._at_least(1, "width", "hidden", "layers", "batch", "epochs", "epsilon_decay")
         self._expect("width", self.width == 1 or self.encoder != "flatten", "1 without convolutions")
         self._at_least(0, "anneal")
-        self._positive("learning_rate", "grad_clip")
+        self._positive("learning_rate", "grad_clip", "reward_scale")
         self._not_negative("l2_init")
         self._share("gamma", "lambda_", "epsilon", "epsilon_eval")
 
@@ -266,6 +267,7 @@ class Agent:
         if len(x["final_at"]):
             final_value = self.net(seen[size:]).amax(1)
         reward = x["reward"].clamp(-1.0, 1.0) if self.config.clip_rewards else x["reward"]
+        reward = reward * self.config.reward_scale
         reward, discount = returns.reward_and_discount(
             reward, x["terminated"], x["truncated"], x["final_at"], final_value, self.config.gamma
         )

@@ -148,8 +148,8 @@ def test_values_said_are_those_of_the_states_met():
 
 
 def test_two_rounds_are_those_written_out_by_hand():
-    """Order, losses, gradients, their clipping, RAdam on both sides of its threshold, and the falling learning rate."""
-    config = dataclasses.replace(TINY, grad_clip=0.5, anneal=100, clip_rewards=True)
+    """Order, rewards, losses, gradients, their clipping, RAdam on both sides of its threshold, and the falling learning rate."""
+    config = dataclasses.replace(TINY, grad_clip=0.5, anneal=100, clip_rewards=True, reward_scale=0.7)
     spec = Spec((3,), "float32", 1, actions=2)
     envs = Scripted(7)
     envs.frames, envs.finals = (np.concatenate([x, x[..., :1]], -1) for x in (envs.frames, envs.finals))
@@ -171,7 +171,7 @@ def test_two_rounds_are_those_written_out_by_hand():
         finals = oracle.values(net, rollout.final_frame).max(1)
         for i in range(2):
             final = {at: v for (at, env), v in zip(rollout.final_at, finals, strict=True) if env == i}
-            target[:, i] = oracle.q_lambda(value[:, i], rollout.reward[:, i].clip(-1, 1), rollout.terminated[:, i], rollout.truncated[:, i], final, 0.99, 0.65)  # fmt: skip
+            target[:, i] = oracle.q_lambda(value[:, i], 0.7 * rollout.reward[:, i].clip(-1, 1), rollout.terminated[:, i], rollout.truncated[:, i], final, 0.99, 0.65)  # fmt: skip
         drawn = np.concatenate([np.argsort(order.uniform(12)) for _ in range(2)])
         for batch in drawn.reshape(6, 4):
             t += 1
@@ -377,10 +377,10 @@ def test_it_solves_catch(tmp_path, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_it_learns_to_balance_the_pole_for_a_while(tmp_path, seed):
-    """Of 500 steps, about 22 by chance. Far from solved: 136, 217 and 289 were had by these seeds, see docs/agents/pqn.md."""
+def test_it_learns_to_balance_the_pole(tmp_path, seed):
+    """For 500 steps; about 22 by chance. Seven seeds had 493 to 500: docs/agents/pqn.md."""
     result = rlplatform.train("pqn", "control/CartPole", seed=seed, steps=100_000, run_dir=tmp_path)
-    assert result["mean"] >= 100
+    assert result["mean"] >= 475
 
 
 # -- configuration ------------------------------------------------------------------------------------------------------
