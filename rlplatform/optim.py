@@ -23,7 +23,15 @@ def take_gradients(
     if not torch.isfinite(loss):
         raise FloatingPointError(f"the {part}'s loss is {loss.item()} after {after} agent steps")
     for parameter, grad in zip(into or parameters, torch.autograd.grad(loss, parameters), strict=True):
-        parameter.grad = grad.to(parameter.dtype)
+        parameter.grad = laid_as(parameter, grad)
+
+
+def laid_as(parameter: Tensor, grad: Tensor) -> Tensor:
+    """A gradient in its parameter's dtype, and in memory as that is. A convolution hands out its kernel's with the channels last where its
+    input has them so; fused optimisers run along memory and would step other weights by it."""
+    if grad.dtype == parameter.dtype and grad.stride() == parameter.stride():
+        return grad
+    return torch.empty_like(parameter, requires_grad=False).copy_(grad)
 
 
 class ClippedAdam(torch.optim.Adam):
@@ -49,7 +57,7 @@ class ClippedAdam(torch.optim.Adam):
         """
         (group,) = self.param_groups
         parameters = group["params"]
-        grads = torch.autograd.grad(loss, parameters)
+        grads = [laid_as(p, grad) for p, grad in zip(parameters, torch.autograd.grad(loss, parameters), strict=True)]
         for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad = grad
         if adjust is not None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlplatform.optim import ClippedAdam
+from rlplatform.optim import ClippedAdam, take_gradients
 
 
 def a_net():
@@ -14,15 +14,30 @@ def a_net():
     return torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 1))
 
 
+def a_convolution():
+    """Its kernel's gradient comes with the channels last, as its input has them."""
+    torch.manual_seed(0)
+    kernel = torch.nn.Conv2d(2, 3, 2)
+    return torch.nn.Sequential(
+        torch.nn.Unflatten(1, (3, 3, 2)), Permute(), kernel, torch.nn.Flatten(), torch.nn.Linear(12, 1)
+    )
+
+
+class Permute(torch.nn.Module):
+    def forward(self, x):
+        return x.permute(0, 3, 1, 2)
+
+
 @pytest.mark.parametrize("max_norm", [0.05, 1e6])
-def test_descends_as_torchs_own_four_calls(max_norm):
+@pytest.mark.parametrize("make", [a_net, a_convolution])
+def test_descends_as_torchs_own_four_calls(make, max_norm):
     """In float32 the kernel divides by the norm's excess where torch multiplies by its inverse: 1e-8 measured."""
-    ours, theirs = a_net(), a_net()
+    ours, theirs = make(), make()
     adam = ClippedAdam(ours.parameters(), 0.01, eps=1e-5)
     plain = torch.optim.Adam(theirs.parameters(), 0.01, eps=1e-5)
     rng = np.random.default_rng(0)
     for step in range(20):
-        x = torch.from_numpy(rng.normal(size=(16, 5)).astype(np.float32))
+        x = torch.from_numpy(rng.normal(size=(16, 5 if make is a_net else 18)).astype(np.float32))
         norm = adam.descend(ours(x).square().mean() * (1 + step), max_norm)
         plain.zero_grad()
         torch.autograd.backward(theirs(x).square().mean() * (1 + step))
@@ -61,3 +76,30 @@ def test_goes_on_from_a_state_that_was_laid_into_it():
     for net, adam in ((one, first), (other, second)):
         adam.descend(net(x).square().mean(), 1.0)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_gradient_of_a_part_lies_as_its_parameters_do(half):
+    """Fused optimisers run along memory: a kernel's gradient in another layout would step other weights."""
+    net, x = a_convolution(), torch.from_numpy(np.random.default_rng(0).normal(size=(16, 18)).astype(np.float32))
+    theirs = copy.deepcopy(net)
+    online, into = (copy.deepcopy(net).bfloat16(), list(net.parameters())) if half else (net, None)
+    x = x.bfloat16() if half else x
+    take_gradients("value", online(x).square().mean(), list(online.parameters()), into, after=0)
+    same = copy.deepcopy(online)
+    same.zero_grad()
+    torch.autograd.backward(same(x).square().mean())
+    torch.optim.AdamW(net.parameters(), 0.01, fused=True).step()
+    for p, q in zip(theirs.parameters(), same.parameters(), strict=True):
+        p.grad = q.grad.float().contiguous()
+    torch.optim.AdamW(theirs.parameters(), 0.01, foreach=False).step()
+    for a, b in zip(net.parameters(), theirs.parameters(), strict=True):
+        assert a.grad.stride() == a.stride()
+        assert a.grad.dtype == torch.float32
+        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=0, atol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_is_named():
+    weight = torch.ones(2, requires_grad=True)
+    with pytest.raises(FloatingPointError, match="the critic's loss is inf after 7 agent steps"):
+        take_gradients("critic", (weight / 0.0).sum(), [weight], after=7)
