@@ -8,8 +8,9 @@ area there: whole runs are resampled, since the phases of one run depend on each
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,6 +20,8 @@ from rlplatform.evaluation import stats
 from rlplatform.evaluation.phases import Phase, phases_of
 from rlplatform.evaluation.plots import INK, OTHERS, OURS, THEIRS, new_figure, save, titles
 from rlplatform.evaluation.runs import Run
+from rlplatform.evaluation.stats.bootstrap import Plan, check_runs, make_interval
+from rlplatform.evaluation.stats.samples import lay_out
 
 COLOURS = (OTHERS, OURS, THEIRS, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's; the baseline in gray
 ALL = "all"  # the name of what is not a phase, among tasks of the statistics
@@ -49,8 +52,9 @@ class PhaseTable:
 
     @property
     def comparable(self) -> bool:
-        """Whether areas can be had in units of the baseline's: its mean area is positive in every phase that counts."""
-        return bool((self.unit > 0.0).all())
+        """Whether areas can be had in units of the baseline's: each of its runs has a positive one in every phase that counts, so
+        that every resample of them has."""
+        return bool((self.areas(self.baseline) > 0.0).all())
 
     @cached_property
     def unit(self) -> NDArray[np.float64]:
@@ -61,11 +65,12 @@ class PhaseTable:
         """Of each run, the mean over phases of its area in units of the baseline's.
 
         Raises:
-            ValueError: the baseline's mean area in a phase is not positive.
+            ValueError: the baseline's area is not positive in a phase of a run.
         """
         if not self.comparable:
+            least = self.areas(self.baseline).min()
             raise ValueError(
-                f"{self.baseline}'s area is {self.unit.min():.3g} in a phase: nothing can be measured in units of it"
+                f"{self.baseline}'s area is {least:.3g} in a phase: nothing can be measured in units of it"
             )
         return {ALL: (self.areas(agent) / self.unit).mean(1)}
 
@@ -107,13 +112,12 @@ def gather(runs: Sequence[Run], baseline: str = "") -> PhaseTable:
     return PhaseTable(first.task, names, baseline or first.preset, phases, seeds)
 
 
-def to_markdown(table: PhaseTable, **how: Any) -> str:
-    """Areas of each phase and overall with 95 % intervals over runs, steps to recover, P(improvement) over the baseline. `how`: of
-    stats.Interval."""
+def to_markdown(table: PhaseTable, **how: Unpack[stats.How]) -> str:
+    """Areas of each phase and overall with intervals over runs, steps to recover, P(improvement) over the baseline."""
     agents = list(table.phases)
     per_phase = {agent: stats.task_intervals(table.scores(agent), **how) for agent in agents}
     lines = [
-        f"{table.task}: area under the training curve by phase, mean over runs [95 % interval]",
+        f"{table.task}: area under the training curve by phase, mean over runs [{100 * Plan(**how).confidence:g} % interval]",
         "",
         f"| phase | {' | '.join(f'{agent}, {len(table.phases[agent])} runs' for agent in agents)} |",
         "|---" * (len(agents) + 1) + "|",
@@ -130,11 +134,12 @@ def to_markdown(table: PhaseTable, **how: Any) -> str:
             for agent in agents
         ]
         lines.append(f"| P(better than {table.baseline}) | {' | '.join(better)} |")
-    lines.append(
-        f"| recovered, of phases with a loss | {' | '.join(_recovered(table.phases[agent]) for agent in agents)} |"
-    )
+    lines.append(f"| recovered, of phases with a loss | {' | '.join(_recovered(table, agent) for agent in agents)} |")
     if not table.comparable:
-        lines += ["", f"{table.baseline}'s mean area is not positive in some phase: nothing overall in units of it."]
+        lines += [
+            "",
+            f"{table.baseline}'s area is not positive in some phase of a run: nothing overall in units of it.",
+        ]
     if left_out := [str(k + 1) for k in range(len(table.names)) if k not in table.counted]:
         lines += [
             "",
@@ -143,28 +148,34 @@ def to_markdown(table: PhaseTable, **how: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
-def ratio(table: PhaseTable, agent: str, reps: int = 10_000, **_how: Any) -> stats.Interval:
-    """The mean over phases of an agent's mean area over the baseline's, with its 95 % interval: runs of both are drawn anew in each of
-    `reps` resamples (a percentile bootstrap), so that the chance in the baseline's runs counts, too."""
+def ratio(table: PhaseTable, agent: str, **how: Unpack[stats.How]) -> stats.Interval:
+    """The mean over phases of an agent's mean area over the baseline's, with its interval: runs of both are drawn anew in each resample,
+    so that the chance in the baseline's runs counts, too.
+
+    Raises:
+        ValueError: as PhaseTable.overall, and fewer than 3 runs of one of them without `few_seeds`.
+    """
+    table.overall(table.baseline)  # refuses what is no unit
+    plan = Plan(**how)
+    check_runs(plan, lay_out(table.scores(agent)), lay_out(table.scores(table.baseline)))
     mine, base = table.areas(agent), table.areas(table.baseline)
-    draws = np.random.Generator(np.random.Philox(0))
+    draws = np.random.Generator(np.random.Philox(plan.seed))
 
     def drawn(areas: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(areas[draws.integers(len(areas), size=(reps, len(areas)))].mean(1))
+        return np.asarray(areas[draws.integers(len(areas), size=(plan.reps, len(areas)))].mean(1))
 
     samples = (drawn(mine) / drawn(base)).mean(1)
-    low, high = np.quantile(samples, [0.025, 0.975])
-    point = float((mine.mean(0) / base.mean(0)).mean())
-    return stats.Interval(point, float(low), float(high), 0.95, (len(mine),), (len(base),))
+    point = np.asarray((mine.mean(0) / base.mean(0)).mean())
+    return make_interval(point, samples, plan, np.array([len(mine)]), np.array([len(base)]))
 
 
-def plot(table: PhaseTable, path: Path, **how: Any) -> Figure:
-    """Areas in units of the baseline's, phase by phase and overall: a dot an agent with its 95 % interval over runs. Into a .png or .svg."""
+def plot(table: PhaseTable, path: Path, **how: Unpack[stats.How]) -> Figure:
+    """Areas in units of the baseline's, phase by phase and overall: a dot an agent with its interval over runs. Into a .png or .svg."""
     fig, (panel,) = new_figure(1, height=4.8)
     overall = table.comparable
     columns = [f"{k + 1}\n{table.names[k]}" for k in table.counted] + ["all"] * overall
     width = 0.7 / len(table.phases)
-    for i, (agent, colour) in enumerate(zip(table.phases, COLOURS, strict=False)):
+    for i, (agent, colour) in enumerate(zip(table.phases, cycle(COLOURS), strict=False)):
         found = list(stats.task_intervals(table.scores(agent), **how).values())
         units = [*table.unit, 1.0] if overall else [1.0] * len(found)
         if overall:
@@ -189,7 +200,11 @@ def plot(table: PhaseTable, path: Path, **how: Any) -> Figure:
     panel.legend(frameon=False, fontsize=9, ncols=2)
     runs = sorted({len(runs) for runs in table.phases.values()})
     counted = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
-    titles(fig, f"{table.task}, by phase", f"area under the training curve; bars: 95 % over {counted} runs")
+    titles(
+        fig,
+        f"{table.task}, by phase",
+        f"area under the training curve; bars: {100 * Plan(**how).confidence:g} % over {counted} runs",
+    )
     save(fig, path)
     return fig
 
@@ -201,7 +216,9 @@ def _counted(phases: Mapping[str, list[list[Phase]]]) -> tuple[int, ...]:
 
 def _same(run: Run) -> tuple[Any, ...]:
     """What runs must have in common: the task, the protocol, and the length of a phase in agent steps, not in each environment's."""
-    protocol = dict(run.protocol)
+    protocol = {
+        name: value for name, value in run.protocol.items() if name != "evaluation"
+    }  # training curves are compared
     steps = protocol.pop("phase_steps", 0) * run.config["actors"] * run.config["envs"]
     return run.task, protocol, steps
 
@@ -215,9 +232,9 @@ def _cell(found: stats.Interval, digits: int = 2) -> str:
     return f"{found.point:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
 
 
-def _recovered(runs: Sequence[Sequence[Phase]]) -> str:
-    """How many of the phases in which something had been lost got it back, and the median of their steps."""
-    steps = np.array([phase.recovery for run in runs for phase in run])
+def _recovered(table: PhaseTable, agent: str) -> str:
+    """How many of the phases that count in which something had been lost got it back, and the median of their steps."""
+    steps = np.array([run[k].recovery for run in table.phases[agent] for k in table.counted])
     lost = steps[(steps > 0.0) & ~np.isnan(steps)]
     back = lost[np.isfinite(lost)]
     return f"{len(back)} of {len(lost)}" + (f", median {np.median(back):,.0f} steps" if len(back) else "")

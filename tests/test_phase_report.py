@@ -35,6 +35,7 @@ def test_overall_scores_are_in_units_of_the_baseline_phase_by_phase():
 
 def test_the_table_has_every_phase_and_says_what_does_not_count(tmp_path):
     runs = [a_run(2.0, 5.0, 7.0, last=40, recovery=r) for r in (0.0, 20.0, math.inf)]
+    runs = [[first, *(dataclasses.replace(phase, recovery=math.inf) for phase in rest)] for first, *rest in runs]
     quiet = [[run[0], dataclasses.replace(run[1], games=0, area=math.nan), run[2]] for run in runs]
     seeds = {"ppo": (0, 1, 2), "ppo_gtr": (0, 1, 2)}
     table = PhaseTable(
@@ -45,7 +46,7 @@ def test_the_table_has_every_phase_and_says_what_does_not_count(tmp_path):
     assert "| 2 Asterix | - | - |\n| 3 Seaquest | - | - |" in text
     assert "| all, ppo = 1 | 1 | 1.000 [1.000, 1.000] |" in text
     assert "| P(better than ppo) | - | 0.50 [0.50, 0.50] |" in text
-    assert "| 3 of 6, median 20 steps |" in text
+    assert "| recovered, of phases with a loss | 1 of 2, median 20 steps |" in text  # only phases that count
     assert "Phases 2, 3 do not count" in text
     plot(table, tmp_path / "phases.png", reps=200)
     assert (tmp_path / "phases.png").stat().st_size > 10_000
@@ -56,7 +57,7 @@ def test_negative_areas_have_a_table_and_a_plot_but_no_ratio(tmp_path):
     text = to_markdown(table, reps=200)
     assert "| 2 Asterix | -1000.00 [-1000.00, -1000.00] | -200.00 [-200.00, -200.00] |" in text
     assert "| all, base" not in text
-    assert "base's mean area is not positive in some phase" in text
+    assert "base's area is not positive in some phase of a run" in text
     plot(table, tmp_path / "phases.png", reps=200)
     assert (tmp_path / "phases.png").exists()
 
@@ -67,6 +68,31 @@ def test_the_baseline_s_chance_is_in_the_interval_of_a_ratio():
     assert found.point == 1.5
     assert 1.0 <= found.low < 1.2
     assert 2.2 < found.high <= 3.0
+    assert (found.runs, found.against) == ((3,), (3,))
+
+
+def test_intervals_are_made_as_they_are_asked_for(tmp_path):
+    table = a_table(base=[a_run(0.5), a_run(1.0), a_run(1.5)], other=[a_run(1.5), a_run(2.5), a_run(2.0)])
+    wide, narrow = ratio(table, "other", reps=2_000), ratio(table, "other", reps=2_000, confidence=0.5)
+    assert narrow.confidence == 0.5
+    assert narrow.width < wide.width
+    assert ratio(table, "other", reps=2_000, seed=1) != wide
+    assert "[50 % interval]" in to_markdown(table, reps=200, confidence=0.5)
+    few = a_table(base=[a_run(0.5), a_run(1.0)], other=[a_run(1.5)] * 3)
+    with pytest.raises(ValueError, match="an interval needs 3 runs of every task"):
+        ratio(few, "other")
+    assert ratio(few, "other", few_seeds=True).point == 2.0
+    many = a_table(**{f"agent_{k}": table.phases["base"] for k in range(9)})
+    figure = plot(many, tmp_path / "many.png", reps=200)
+    assert len(figure.axes[0].get_legend().get_texts()) == 9
+
+
+def test_a_unit_that_a_resample_may_lack_is_refused():
+    """Two of the baseline's runs scored nothing in a phase: some resamples of three have nothing else."""
+    table = a_table(base=[a_run(0.0), a_run(0.0), a_run(1.0)], other=[a_run(1.0)] * 3)
+    assert not table.comparable
+    with pytest.raises(ValueError, match="base's area is 0 in a phase"):
+        ratio(table, "other")
 
 
 def test_a_phase_counts_where_every_run_has_played_all_of_it(tmp_path):
@@ -108,6 +134,8 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path):
     runs = runs_on_disk(tmp_path, ("ppo", 0), ("pqn", 0))
     with pytest.raises(ValueError, match="no runs$"):
         gather([])
+    runs[1].protocol["evaluation"] = {"episodes": 3}  # nothing of which is in a training curve
+    gather(runs)
     with pytest.raises(ValueError, match="no runs of the baseline 'c51'; there are ppo, pqn"):
         gather(runs, "c51")
     with pytest.raises(ValueError, match="another run of ppo has seed 0, too"):
