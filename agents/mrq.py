@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rlplatform.actor import uniform_actions
 from rlplatform.agents import mrq_net
 from rlplatform.agents.mrq_config import DISCRETE_NOISE, DTYPES, Config
 from rlplatform.agents.mrq_net import Actor, Net, Noise, Scale, Transitions, Unroll
@@ -154,13 +155,9 @@ class Agent:
         return Policy(self.config, self.spec, evaluation=True)
 
     def weights(self) -> Weights:
-        state, policy = (
-            spectral_norm.plain(net) if self.config.spectral_norm else net.named_parameters()
-            for net in (self.online.encoder.state, self.online.policy)
-        )
         return {
-            "state": {name: p.data for name, p in state},
-            "policy": {name: p.data for name, p in policy},
+            "state": spectral_norm.acting(self.online.encoder.state),
+            "policy": spectral_norm.acting(self.online.policy),
             "epsilon": 1.0 if self._steps < self.config.min_replay else self.config.epsilon,
         }
 
@@ -221,7 +218,7 @@ class Agent:
             "losses/done_loss": done, "charts/reward_scale": self.scale.online,
             "charts/encoder_updates": torch.tensor(self._encoder_updates),
         }  # fmt: skip
-        return metrics | {"charts/recycled": torch.tensor(self._redo.count)} if config.redo.every else metrics
+        return metrics | self._redo.metrics()
 
     def encoder_update(self) -> None:
         """One gradient step of the encoder on one batch of subsequences, drawn as those of `update` are."""
@@ -343,8 +340,7 @@ class Agent:
             "terminates": self._terminates,
             "scale": {"online": self.scale.online.clone(), "target": self.scale.target.clone()},
             "encoder_loss": self._encoder_loss.clone(),
-            **{name: part.state_dict() for name, part in self._techniques().items()},
-            **checkpoint.state_of(self._redo, self._initial, {"online": self.online, "target": self.target}),
+            **checkpoint.state_of(*self._techniques()),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -359,21 +355,12 @@ class Agent:
         self._encoder_updates, self._terminates = int(state["encoder_updates"]), bool(state["terminates"])
         self.scale = Scale(state["scale"]["online"].clone(), state["scale"]["target"].clone())
         self._encoder_loss = state["encoder_loss"].clone()
-        checkpoint.load(state, self._redo, self._initial, {"online": self.online, "target": self.target})
-        for name, technique in self._techniques().items():
-            technique.load_state_dict(state[name])
+        checkpoint.load(state, *self._techniques())
 
-    def _techniques(self) -> dict[str, SigReg | Pruner]:
-        return checkpoint.switched_on(
-            self._sigreg, {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
-        )
-
-
-def uniform_actions(spec: Spec, n: int, stream: Stream) -> Array:
-    """[n] int64, or [n, A] float32 uniform in [-1, 1)."""
-    if spec.actions:
-        return stream.integers(spec.actions, n)
-    return (2.0 * stream.uniform(n, *spec.action_shape) - 1.0).astype(np.float32)
+    def _techniques(self) -> tuple[Any, ...]:
+        """As techniques.checkpoint takes them."""
+        pruners = {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
+        return {"online": self.online, "target": self.target}, self._sigreg, pruners, self._redo, self._initial
 
 
 def gumbel_noise(stream: Stream, *shape: int) -> Tensor:

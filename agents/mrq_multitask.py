@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # its name everywhere
 from torch import Tensor, nn
 
-from rlplatform.agents.mrq import uniform_actions
+from rlplatform.actor import uniform_actions
 from rlplatform.agents.mrq_net import Part, two_hot_cross_entropy
 from rlplatform.checked import Checked
 from rlplatform.nets import normal_
@@ -544,7 +544,7 @@ class Agent:
             "noise": self._noise.state_dict(),
             "steps": self._steps,
             "q_range": self.q_range.clone(),
-            **{name: part.state_dict() for name, part in self._techniques().items()},
+            **checkpoint.state_of(*self._techniques()),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -554,10 +554,8 @@ class Agent:
         self.embeddings = state["tasks"].clone()
         self._noise.load_state_dict(state["noise"])
         self._steps, self.q_range = int(state["steps"]), state["q_range"].clone()
-        for name, technique in self._techniques().items():
-            technique.load_state_dict(state[name])
+        checkpoint.load(state, *self._techniques())
 
-    def _techniques(self) -> dict[str, SigReg | Pruner]:
-        return checkpoint.switched_on(
-            self._sigreg, {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
-        )
+    def _techniques(self) -> tuple[Any, ...]:
+        """As techniques.checkpoint takes them."""
+        return {}, self._sigreg, {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlplatform.agents.ppo_config import Config, learning_rate_at
+from rlplatform.agents.ppo_config import Config
 from rlplatform.agents.ppo_net import Losses, Minibatch, Net, distances, losses
 from rlplatform.device import CPU
 from rlplatform.onpolicy import Round, RunningMoments, join
-from rlplatform.optim import ClippedAdam
+from rlplatform.optim import ClippedAdam, anneal_
 from rlplatform.returns import gae, reward_and_discount
 from rlplatform.stacks import Observations, Stacks
 from rlplatform.streams import Stream
@@ -138,13 +138,8 @@ class Agent:
         return Policy(self.config, self.spec, evaluation=True)
 
     def weights(self) -> Weights:
-        weights = {"net": self._acting()}
+        weights: dict[str, Any] = {"net": spectral_norm.acting(self.net)}
         return weights | self._obs_scale() if self.config.normalize_obs else weights
-
-    def _acting(self) -> dict[str, Tensor]:
-        """The parameters as a network takes them in which nothing is normalised; without spectral_norm the very tensors."""
-        named = spectral_norm.plain(self.net) if self.config.spectral_norm else self._parameters.items()
-        return {name: p.data for name, p in named}
 
     def probe(self) -> Probe:
         """Log-probabilities, or the policy's mode as the environment is given it, and the value."""
@@ -167,11 +162,7 @@ class Agent:
         """
         given, config = join(rollouts), self.config
         size = given.reward.size
-        if size % config.batch:
-            raise ValueError(
-                f"a round of {size} steps (actors * envs * rollout) is no multiple of batch={config.batch}, "
-                "the transitions of a gradient step"
-            )
+        config.check_run(size, lag=0)
         frames = given.frame, given.first, given.final_frame, given.final_at
         seen = self._frames.push(*(torch.from_numpy(array) for array in frames))
         self._inputs = self._see(seen, size)
@@ -191,9 +182,8 @@ class Agent:
         }  # fmt: skip
         self._note_path(size)
         self._noted["losses/explained_variance"] = 1.0 - (target - before).var() / target.var().clamp(min=TINY)
-        self._older.push(self._acting())
-        for group in self._adam.param_groups:
-            group["lr"] = learning_rate_at(self._steps, config)
+        self._older.push(spectral_norm.acting(self.net))
+        anneal_(self._adam, config.learning_rate, self._steps, config.anneal)
         self._steps += size
         self._at, self._left = size, config.epochs * size // config.batch
 
@@ -222,12 +212,10 @@ class Agent:
         self._redo.tick()
         if self._left == 0:
             self._recycle()
-        if self.config.redo.every:
-            said["charts/recycled"] = torch.tensor(self._redo.count)
         self._metrics = {
             "losses/policy_loss": out.policy.detach(), "losses/value_loss": out.value.detach(),
             "losses/entropy": out.entropy.detach(), "losses/grad_norm": norm,
-            "charts/learning_rate": self._adam.param_groups[0]["lr"], **self._noted, **said, **self._pruner.metrics(),
+            "charts/learning_rate": self._adam.param_groups[0]["lr"], **self._noted, **said, **self._pruner.metrics(), **self._redo.metrics(),
         }  # fmt: skip
         return self._metrics
 
@@ -320,7 +308,8 @@ class Agent:
             ratio - 1.0 - out.log_ratio
         ).mean()  # Schulman 2020: unbiased, never negative
         self._noted["losses/clipfrac"] = ((ratio - 1.0).abs() > config.clip).float().mean()
-        self._noted |= gtr.diagnostics(distances(self.net, out.dist, x, config), config.trust)
+        kl = self.net.family.kl(x.anchors[:, 0], out.dist)
+        self._noted |= gtr.diagnostics(distances(self.net, out.dist, x, config), kl, config.trust)
         if config.trust.weight:
             forces = config.trust.weight * out.penalty, out.policy
             self._noted["trust/force_ratio"] = gtr.force_ratio(*forces, list(self._parameters.values()))
@@ -335,7 +324,7 @@ class Agent:
             **{name: part.state_dict() for name, part in self._parts().items()},
             "returns": self._returns.copy(),
             "steps": self._steps,
-            **checkpoint.state_of(self._redo, self._initial, {"online": self.net}),
+            **checkpoint.state_of(*self._techniques()),
         }  # fmt: skip
 
     def load_state_dict(self, state: State) -> None:
@@ -343,7 +332,7 @@ class Agent:
         checkpoint.load_moments(state["adam"], self._parameters, self._adam)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        checkpoint.load(state, self._redo, self._initial, {"online": self.net})
+        checkpoint.load(state, *self._techniques())
         self._returns = np.array(state["returns"])
         self._steps = int(state["steps"])
         self._data, self._noted = {}, {}
@@ -353,5 +342,8 @@ class Agent:
         return {
             "shuffle": self._shuffle, "frames": self._frames, "obs_moments": self._obs_moments,
             "return_moments": self._return_moments, "older": self._older, "path": self._path, "cosine": self._cosine,
-            **({"sigreg": self._sigreg} if self._sigreg.on else {}), **({"pruning": self._pruner} if self._pruner.on else {}),
         }  # fmt: skip
+
+    def _techniques(self) -> tuple[Any, ...]:
+        """As techniques.checkpoint takes them."""
+        return {"online": self.net}, self._sigreg, {"pruning": self._pruner}, self._redo, self._initial

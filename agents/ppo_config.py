@@ -76,13 +76,30 @@ class Config(Checked):
             "max_kl", self.surrogate == "clip" or self.max_kl > 0.0, "> 0 (such as 0.5) where nothing is clipped"
         )
 
+    def check_run(self, round_steps: int, lag: int) -> None:
+        """Refuse a run that this cannot learn from.
+
+        Args:
+            round_steps: agent steps of a round, all environments. lag: rounds by which the acting weights trail behind.
+
+        Raises:
+            ValueError: the round is no multiple of the minibatch, or policies of the past are asked for that acted at another time.
+        """
+        if round_steps % self.batch:
+            raise ValueError(
+                f"a round of {round_steps} steps (actors * envs * rollout) is no multiple of batch={self.batch}, "
+                "the transitions of a gradient step"
+            )
+        if lag and self.normalize_obs:
+            raise ValueError(
+                "lag > 0 with agent.normalize_obs: what is learned from would be scaled by later moments than what was acted on"
+            )
+        if lag and self.trust.weight and self.trust.anchors > 1:
+            raise ValueError(
+                "lag > 0 with agent.trust.anchors > 1: the older anchors would be newer than the policy that acted"
+            )
+
     @property
     def replay_ratio(self) -> Fraction:
         """Gradient steps per agent step, exactly: each transition is in `epochs` minibatches of `batch`."""
         return Fraction(self.epochs, self.batch)
-
-
-def learning_rate_at(steps: int, config: Config) -> float:
-    """For the round that begins after so many agent steps."""
-    rest = max(1.0 - steps / config.anneal, 0.0) if config.anneal else 1.0
-    return config.learning_rate * rest

@@ -21,6 +21,7 @@ from rlplatform.agents.pqn_net import ENCODERS, Net
 from rlplatform.checked import Checked
 from rlplatform.device import CPU, placed, require
 from rlplatform.device_streams import DeviceStream
+from rlplatform.optim import anneal_
 from rlplatform.stacks import Stacks
 from rlplatform.streams import Stream
 from rlplatform.techniques import checkpoint, l2_init, sigreg, spectral_norm
@@ -220,9 +221,7 @@ class Agent:
         return Policy(self.config, self.spec, evaluation=True, device=self.device)
 
     def weights(self) -> Weights:
-        named = spectral_norm.plain(self.net) if self.config.spectral_norm else self.net.named_parameters()
-        net = {name: p.data for name, p in named}
-        return {"net": net, "epsilon": epsilon_at(self._steps, self.config)}
+        return {"net": spectral_norm.acting(self.net), "epsilon": epsilon_at(self._steps, self.config)}
 
     def probe(self) -> Probe:
         """Its values of the actions and the largest of them."""
@@ -241,10 +240,7 @@ class Agent:
         if self._redo.due():
             self._recycle()
         # By the steps before this round: the first one learns at the full rate, the last one still learns.
-        if self.config.anneal:
-            rest = max(1.0 - self._steps / self.config.anneal, 0.0)
-            for group in self._optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * rest
+        anneal_(self._optimizer, self.config.learning_rate, self._steps, self.config.anneal)
         self._steps += len(self._round.action)
 
     def _recycle(self) -> None:
@@ -298,9 +294,7 @@ class Agent:
             spectral_norm.iterate_(self.net)
         self._redo.tick()
         metrics |= {"charts/epsilon": epsilon_at(self._steps, self.config), "charts/gradient_norm": norm}
-        if self.config.redo.every:
-            metrics["charts/recycled"] = torch.tensor(self._redo.count)
-        return {**metrics, **self._pruner.metrics()}
+        return {**metrics, **self._pruner.metrics(), **self._redo.metrics()}
 
     def _draw(self) -> Steps:
         assert self._round is not None, "update before the first observe"
@@ -321,8 +315,7 @@ class Agent:
             "order": self._order.state_dict(),
             "stacks": self._stacks.state_dict(),
             "steps": self._steps,
-            **{name: part.state_dict() for name, part in self._techniques().items()},
-            **checkpoint.state_of(self._redo, self._initial, {"online": self.net}),
+            **checkpoint.state_of(*self._techniques()),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -331,12 +324,12 @@ class Agent:
         self._order.load_state_dict(state["order"])
         self._stacks.load_state_dict(state["stacks"])
         self._steps = int(state["steps"])
-        checkpoint.load(state, self._redo, self._initial, {"online": self.net})
-        for name, part in self._techniques().items():
-            part.load_state_dict(state[name])
+        self._round, self._drawn = None, self._drawn[:0]
+        checkpoint.load(state, *self._techniques())
 
-    def _techniques(self) -> dict[str, SigReg | Pruner]:
-        return checkpoint.switched_on(self._sigreg, {"pruning": self._pruner})
+    def _techniques(self) -> tuple[Any, ...]:
+        """As techniques.checkpoint takes them."""
+        return {"online": self.net}, self._sigreg, {"pruning": self._pruner}, self._redo, self._initial
 
 
 FIELDS = ("frame", "first", "action", "reward", "terminated", "truncated", "final_frame", "final_at")  # of a rollout

@@ -7,13 +7,14 @@ Vectors in, continuous actions out. Losses are functions of (modules, batch, noi
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf, log
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # its name everywhere
 from torch import Tensor, nn
 
+from rlplatform.actor import uniform_actions
 from rlplatform.checked import Checked
 from rlplatform.nets import orthogonal_
 from rlplatform.optim import take_gradients
@@ -254,7 +255,7 @@ class Policy:
         """Actions [N, A] float32 in [-1, 1], for obs [N, stack, *frame]."""
         shape = (len(obs), *self._spec.action_shape)
         if self._random:
-            return (2.0 * stream.uniform(*shape) - 1.0).astype(np.float32), {}
+            return uniform_actions(self._spec, len(obs), stream), {}
         mean, log_std = self._actor(torch.from_numpy(obs).flatten(1))
         if self._evaluation:
             return torch.tanh(mean).numpy(), {}
@@ -322,9 +323,7 @@ class Agent:
         return Policy(self.config, self.spec, evaluation=True)
 
     def weights(self) -> Weights:
-        named = spectral_norm.plain(self.net.actor) if self.config.spectral_norm else self.net.actor.named_parameters()
-        actor = {name: p.data for name, p in named}
-        return {"actor": actor, "random": self._steps < self.config.min_replay}
+        return {"actor": spectral_norm.acting(self.net.actor), "random": self._steps < self.config.min_replay}
 
     def probe(self) -> Probe:
         """The policy's mode, and the lesser of the critics' values of it."""
@@ -375,9 +374,8 @@ class Agent:
         }  # fmt: skip
         if self.config.reset.every:
             metrics["charts/resets"] = torch.tensor(self._resets.count)
-        if self.config.redo.every:
-            metrics["charts/recycled"] = torch.tensor(self._redo.count)
-        return {**metrics, **{k: v for part, pruner in self._pruners.items() for k, v in pruner.metrics(part).items()}}
+        pruned = {k: v for part, pruner in self._pruners.items() for k, v in pruner.metrics(part).items()}
+        return {**metrics, **pruned, **self._redo.metrics()}
 
     def _step(self, part: str, loss: Tensor) -> None:
         """Gradient and optimiser step of one part alone, whatever else the loss went through."""
@@ -430,8 +428,7 @@ class Agent:
             "reset_draws": self._reset_draws.state_dict(),
             "resets": self._resets.state_dict(),
             "steps": self._steps,
-            **{name: part.state_dict() for name, part in self._techniques().items()},
-            **checkpoint.state_of(self._redo, self._initial, {"online": self.net, "target": self.target}),
+            **checkpoint.state_of(*self._techniques()),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -442,14 +439,12 @@ class Agent:
         self._reset_draws.load_state_dict(state["reset_draws"])
         self._resets.load_state_dict(state["resets"])
         self._steps = int(state["steps"])
-        checkpoint.load(state, self._redo, self._initial, {"online": self.net, "target": self.target})
-        for name, technique in self._techniques().items():
-            technique.load_state_dict(state[name])
+        checkpoint.load(state, *self._techniques())
 
-    def _techniques(self) -> dict[str, SigReg | Pruner]:
-        return checkpoint.switched_on(
-            self._sigreg, {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
-        )
+    def _techniques(self) -> tuple[Any, ...]:
+        """As techniques.checkpoint takes them."""
+        pruners = {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
+        return {"online": self.net, "target": self.target}, self._sigreg, pruners, self._redo, self._initial
 
 
 def transitions(batch: Batch) -> Transitions:

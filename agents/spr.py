@@ -161,9 +161,9 @@ class Agent:
 
     def weights(self) -> Weights:
         net = self.target if self.config.act_with_target else self.online
-        named = spectral_norm.plain(net) if self.config.spectral_norm else net.named_parameters()
-        acting = {name: p.data for name, p in named if not name.startswith(("transition.", "predictor."))}
-        return {"net": acting, "epsilon": epsilon_at(self._steps, self.config)}
+        acting = spectral_norm.acting(net).items()
+        needed = {name: p for name, p in acting if not name.startswith(("transition.", "predictor."))}
+        return {"net": needed, "epsilon": epsilon_at(self._steps, self.config)}
 
     def probe(self) -> Probe:
         """Of the network that learns, without noise: its values of the actions and the largest of them."""
@@ -245,9 +245,7 @@ class Agent:
             metrics |= {"charts/n": torch.tensor(n), "charts/gamma": torch.tensor(gamma)}
         if config.reset.every:
             metrics |= {"charts/resets": torch.tensor(self._resets.count), "charts/cycle": torch.tensor(self._cycle)}
-        if config.redo.every:
-            metrics |= {"charts/recycled": torch.tensor(self._redo.count)}
-        return metrics
+        return metrics | self._redo.metrics()
 
     def _sample(self, out: Batch | None = None) -> Batch:
         n, gamma = horizon_at(self._cycle, self.config)
@@ -355,8 +353,7 @@ class Agent:
             "steps": self._steps,
             "cycle": self._cycle,
             "next_copy": self._next_copy,
-            **{name: part.state_dict() for name, part in self._techniques().items()},
-            **checkpoint.state_of(self._redo, self._initial, {"online": self.online, "target": self.target}),
+            **checkpoint.state_of(*self._techniques()),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -374,12 +371,12 @@ class Agent:
         self._resets.load_state_dict(state["resets"])
         self._steps, self._next_copy = int(state["steps"]), int(state["next_copy"])
         self._begin_cycle(int(state["cycle"]))
-        checkpoint.load(state, self._redo, self._initial, {"online": self.online, "target": self.target})
-        for name, part in self._techniques().items():
-            part.load_state_dict(state[name])
+        checkpoint.load(state, *self._techniques())
 
-    def _techniques(self) -> dict[str, SigReg | Pruner]:
-        return checkpoint.switched_on(self._sigreg, {"pruning": self._pruner})
+    def _techniques(self) -> tuple[Any, ...]:
+        """As techniques.checkpoint takes them."""
+        nets = {"online": self.online, "target": self.target}
+        return nets, self._sigreg, {"pruning": self._pruner}, self._redo, self._initial
 
     def _load_moments(self, parameter: Tensor, saved: Mapping[str, Tensor]) -> None:
         """In place where there are moments: a graph knows their addresses. None were saved before the first step."""

@@ -22,12 +22,13 @@ class SumTree {
  public:
   // All leaves start at 0. O(n); 9.2 bytes a leaf.
   explicit SumTree(std::size_t leaves) : leaves_(leaves) {
-    std::size_t lines = leaves;
+    std::size_t lines = leaves, end = 0;
     do {
       lines = (lines + kWide - 1) / kWide;
-      first_.push_back(line_.size());
-      line_.resize(line_.size() + lines);
+      first_.push_back(end);
+      end += lines;
     } while (lines > 1);
+    line_.resize(end);
   }
 
   // Leaf i becomes `value`, which must be finite and >= 0. O(log n).

@@ -82,7 +82,8 @@ class MultitaskBatch:
         return {**self._origin, "members": [member.state_dict() for member in self._open()]}
 
     def load_state_dict(self, state: State) -> None:
-        """Raises ValueError, and changes nothing, where `state` is of other tasks, another number, or a member refuses its part."""
+        """Raises ValueError where `state` is of other tasks, another number, or a member refuses its part; environments that had begun are
+        then as they were."""
         members = self._open()
         check_state(state, self._origin)
         if (count := len(state.get("members", ()))) != self.n:

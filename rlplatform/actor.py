@@ -107,6 +107,13 @@ class Actor:
         self._score[:], self._length[:] = state["score"], state["length"]
 
 
+def uniform_actions(spec: Spec, n: int, stream: Stream) -> Array:
+    """What acts before anything is learned: [n] int64, or [n, A] float32 uniform in [-1, 1)."""
+    if spec.actions:
+        return stream.integers(spec.actions, n)
+    return (2.0 * stream.uniform(n, *spec.action_shape) - 1.0).astype(np.float32)
+
+
 def closing(policy: Any, obs: Any) -> Mapping[str, Any]:
     """What a policy that has `close` says of the observations [N, stack, *frame] after a rollout's last step."""
     said: Mapping[str, Any] = policy.close(obs) if hasattr(policy, "close") else {}

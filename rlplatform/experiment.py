@@ -50,7 +50,7 @@ from rlplatform.runconfig import (
 )
 from rlplatform.rundir import RunDir, read_checkpoint
 from rlplatform.streams import Stream
-from rlplatform.types import Episodes, Metrics, Policy, Rollout, State, Weights
+from rlplatform.types import Agent, Episodes, Metrics, Policy, Rollout, State, Weights
 from rlplatform.workers.local import LocalWorkers
 
 EPISODES_HEADER = "step,env,score,length\n"
@@ -118,9 +118,11 @@ def run(
             "provenance.json": json.dumps(facts | {"placement": dataclasses.asdict(placement)}, indent=2),
         }
         logs = {"evals.csv": HEADER, "episodes.csv": EPISODES_HEADER, "restarts.csv": RESTARTS_HEADER}
+        # An agent that cannot play this task is refused before anything is written.
+        agent = None if (folder / "result.json").exists() else make_agent(config)
         directory = open_.enter_context(closing(RunDir(folder, files, logs, with_later_keys)))
-        if not directory.finished:
-            _Run(config, directory, on_progress, should_stop, clock, elsewhere, exact).go()
+        if agent is not None:
+            _Run(config, agent, directory, on_progress, should_stop, clock, elsewhere, exact).go()
         result: Mapping[str, Any] = json.loads((folder / "result.json").read_text())
         return result
 
@@ -221,9 +223,7 @@ def _finished(metrics: Metrics) -> None:
 
 def _can_be_saved(config: RunConfig) -> bool:
     """Whether the run's environments go on bit for bit after a resume. Makes one: a task, protocol or backend that cannot be
-    had is refused here, before anything is written; and so is an agent that cannot act there."""
-    if config.on_device:
-        make_agent(dataclasses.replace(config, envs=1, actors=1, device="cpu"))  # takes no memory of the GPU
+    had is refused here, before anything is written."""
     env: Any = (make_device_env if config.on_device else make_env)(config, 1, config.seed, 0)
     try:
         env.reset()
@@ -324,6 +324,7 @@ class _Run:
     def __init__(
         self,
         config: RunConfig,
+        agent: Agent,
         directory: RunDir,
         on_progress: Callable[[Progress], None],
         should_stop: Callable[[], bool],
@@ -333,12 +334,14 @@ class _Run:
     ) -> None:
         self.config, self.directory = config, directory
         self.on_progress, self.should_stop = on_progress, should_stop
-        self.agent = make_agent(config)
+        self.agent = agent
         self.learner = Learner(self.agent, config.agent.replay_ratio)
         self.inspection: Inspection | None = None
         if config.plasticity.every:
-            agent: Any = self.agent
-            self.inspection = self.learner.inspector = Inspection(agent, config.plasticity, config.actors * config.envs)
+            probed: Any = agent
+            self.inspection = self.learner.inspector = Inspection(
+                probed, config.plasticity, config.actors * config.envs
+            )
         self.clock, self.exact = clock, exact
         make: Callable[..., Any] = make_device_actor if config.on_device else make_actor
         self.workers = elsewhere or LocalWorkers(

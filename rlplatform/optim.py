@@ -34,6 +34,12 @@ def laid_as(parameter: Tensor, grad: Tensor) -> Tensor:
     return torch.empty_like(parameter, requires_grad=False).copy_(grad)
 
 
+def anneal_(optimizer: torch.optim.Optimizer, rate: float, steps: int, over: int) -> None:
+    """Set the learning rate: `rate`, going linearly to 0 in `over` steps, of which `steps` are over; 0: it stays."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * max(1.0 - steps / over, 0.0) if over else rate
+
+
 class ClippedAdam(torch.optim.Adam):
     """Adam (Kingma and Ba 2015, Algorithm 1), the gradient first cut to a norm over all parameters (Pascanu et al. 2013).
 

@@ -70,10 +70,6 @@ class RunConfig:
         if self.eval.episodes < 1 or self.eval.lanes < 1:
             raise configs.ConfigError("eval.episodes and eval.lanes must be >= 1")
         check_episodes(self.protocol, self.eval.episodes)
-        if self.lag and getattr(self.agent, "normalize_obs", False):
-            raise configs.ConfigError(
-                "lag > 0 with agent.normalize_obs: what is learned from would be scaled by later moments than what was acted on"
-            )
 
     @property
     def on_device(self) -> bool:
@@ -107,7 +103,8 @@ def check_episodes(protocol: Any, episodes: int) -> None:
 def resolve_config(
     preset: str, task: str, overrides: Sequence[str] = (), agent_class: str | None = None, **given: Any
 ) -> RunConfig:
-    """The configuration of a run: dataclass defaults, under the suite's protocol, under the preset, under what is given.
+    """The configuration of a run: dataclass defaults, under the suite's protocol, under the preset, under what is given. Where the
+    agent's has a method `check_run(round_steps, lag)`, which raises ValueError, it may refuse the run.
 
     Args:
         preset: a name in agents/presets, or with `agent` any name for the run's folder.
@@ -128,7 +125,13 @@ def resolve_config(
     )  # fmt: skip
     layers = [{**chosen.run, "agent": chosen.config}] if chosen is not None else []
     layers.append({name: value for name, value in given.items() if value is not None})
-    return configs.merge(schema, *layers, overrides=overrides)
+    config = configs.merge(schema, *layers, overrides=overrides)
+    if hasattr(config.agent, "check_run"):
+        try:
+            config.agent.check_run(config.steps_per_round, config.lag)
+        except ValueError as error:
+            raise configs.ConfigError(str(error)) from error
+    return config
 
 
 def read_config(folder: Path) -> RunConfig:

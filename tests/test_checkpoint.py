@@ -4,8 +4,11 @@ import torch
 from torch import nn
 
 from rlplatform.streams import Stream
-from rlplatform.techniques.checkpoint import load_moments, moments_of, switched_on
+from rlplatform.techniques import spectral_norm
+from rlplatform.techniques.checkpoint import load, load_moments, moments_of, state_of
+from rlplatform.techniques.l2_init import Initial
 from rlplatform.techniques.pruning import Pruner, PruningConfig
+from rlplatform.techniques.redo import Recycler, ReDoConfig
 from rlplatform.techniques.sigreg import SigReg, SigRegConfig
 
 
@@ -62,7 +65,26 @@ def test_what_was_never_stepped_is_not_there_and_clears_what_is():
 def test_only_what_is_switched_on_is_kept():
     net = nn.Linear(4, 4)
     off = SigReg(SigRegConfig(), Stream(0, "sigreg")), {"pruning": Pruner(net, PruningConfig())}
-    on = SigReg(SigRegConfig(weight=0.1), Stream(0, "sigreg")), {"pruning": Pruner(net, PruningConfig(0.5, end=10))}
-    assert switched_on(*off) == {}
-    assert switched_on(*on) == {"pruning": on[1]["pruning"], "sigreg": on[0]}
-    assert set(switched_on(off[0], on[1])) == {"pruning"}
+    on = (
+        SigReg(SigRegConfig(weight=0.1), Stream(0, "sigreg")),
+        {"pruning": Pruner(net, PruningConfig(sparsity=0.5, end=10))},
+    )
+    never, often = Recycler(ReDoConfig(), 0), Recycler(ReDoConfig(every=5), 0)
+    assert state_of({"online": net}, *off, never, None) == {}
+    state = state_of({"online": net}, *on, often, Initial(net.named_parameters(), 0.1))
+    assert set(state) == {"pruning", "sigreg", "redo", "initial"}
+    assert set(state_of({}, off[0], on[1])) == {"pruning"}
+    nets = {"online": nn.Sequential(nn.Linear(4, 4))}
+    spectral_norm.attach_(nets["online"], ("0",))
+    assert set(state_of(nets, *off)) == {"spectral_norm"}
+
+
+def test_what_was_kept_comes_back():
+    net = nn.Linear(4, 4)
+    on, other = (SigReg(SigRegConfig(weight=0.1), Stream(seed, "sigreg")) for seed in (0, 1))
+    one, two = Recycler(ReDoConfig(every=5), 0), Recycler(ReDoConfig(every=5), 0)
+    one.count = 7
+    load(state_of({"online": net}, on, {}, one), {"online": net}, other, {}, two)
+    assert two.count == 7
+    features = torch.randn(8, 4)
+    assert torch.equal(other.parts(features).real, on.parts(features).real)

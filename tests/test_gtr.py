@@ -216,9 +216,10 @@ def test_anchors_are_copies_newest_first_and_no_more_than_asked_for():
 
 def test_diagnostics_say_where_the_states_are():
     distance = torch.tensor([[0.0, 0.01, 0.03, 0.1], [1.0, 1.0, 1.0, 1.0]])
-    found = gtr.diagnostics(distance, TrustConfig())
-    assert found["trust/kl_mean"].item() == pytest.approx(0.035)
-    assert found["trust/kl_p90"].item() == pytest.approx(np.quantile([0.0, 0.01, 0.03, 0.1], 0.9))
+    kl = torch.tensor([0.0, 0.02, 0.06, 0.2])  # where the distance is a sampled one, it is another
+    found = gtr.diagnostics(distance, kl, TrustConfig())
+    assert found["trust/kl_mean"].item() == pytest.approx(0.07)
+    assert found["trust/kl_p90"].item() == pytest.approx(np.quantile([0.0, 0.02, 0.06, 0.2], 0.9))
     assert found["trust/beyond_peak"].item() == 0.5  # beyond sigma^2 / 2 = 0.02
     assert found["trust/kernel_0"].item() == pytest.approx(np.exp(-distance[0].numpy() / 0.04).mean(), rel=1e-6)
     assert found["trust/kernel_1"].item() < 1e-6

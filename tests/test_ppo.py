@@ -16,7 +16,7 @@ from reference import ppo as oracle
 from rlplatform.actor import Actor
 from rlplatform.agents import load_preset, ppo_net
 from rlplatform.agents.ppo import Agent
-from rlplatform.agents.ppo_config import Config, learning_rate_at
+from rlplatform.agents.ppo_config import Config
 from rlplatform.agents.ppo_net import Net
 from rlplatform.config import ConfigError, merge
 from rlplatform.envs import make
@@ -211,7 +211,6 @@ def test_a_round_ends_with_the_epoch_that_went_too_far():
 
 def test_learning_rate_goes_to_0_round_by_round():
     config = dataclasses.replace(TINY, anneal=32)
-    assert [learning_rate_at(steps, config) for steps in (0, 8, 32, 40)] == [0.01, 0.0075, 0.0, 0.0]
     agent: Any = Agent(config, DISCRETE, ENVS, seed=1)
     learner = Learner(agent, config.replay_ratio)
     seen = [float(learner.learn([a_round(DISCRETE, k)])["charts/learning_rate"]) for k in range(3)]
@@ -462,6 +461,28 @@ def test_balances_the_pole_and_swings_up(tmp_path, task, steps, least, seed):
 def test_moments_that_would_not_be_the_acting_policy_s_are_refused():
     with pytest.raises(ConfigError, match=r"lag > 0 with agent\.normalize_obs"):
         resolve_config("ppo", "control/CartPole", ["lag=1"])
+    with pytest.raises(ConfigError, match=r"lag > 0 with agent\.trust\.anchors > 1"):
+        resolve_config("ppo_gtr", "minatar/Breakout", ["lag=1"])
+    assert resolve_config("ppo_gtr_single", "minatar/Breakout", ["lag=1"]).lag == 1
+
+
+def test_what_an_agent_cannot_learn_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigError, match="a round of 528 steps .* is no multiple of batch=128"):
+        rlplatform.train("ppo", "control/CartPole", rollout=33, run_dir=tmp_path / "round")
+    with pytest.raises(ValueError, match="this agent needs discrete actions"):
+        rlplatform.train("pqn", "control/Pendulum", run_dir=tmp_path / "actions")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_divergence_that_stops_a_round_is_exact_whatever_the_penalty_is_of():
+    found = {}
+    for distance in ("exact", "sample"):
+        trust = TrustConfig(weight=1e-12, anchors=1, distance=distance)  # pulls at nothing: both learn the same
+        agent: Any = Agent(dataclasses.replace(TINY, trust=trust, learning_rate=0.05), DISCRETE, ENVS, seed=1)
+        Learner(agent, agent.config.replay_ratio).learn([a_round(DISCRETE, 0)])
+        found[distance] = agent._noted["trust/kl_mean"].item()
+    assert found["sample"] == pytest.approx(found["exact"], rel=1e-4)
+    assert found["exact"] > 1e-4
 
 
 @pytest.mark.parametrize("preset", ["ppo", "ppo_gtr", "ppo_gtr_single", "ppo_kl", "pqn"])

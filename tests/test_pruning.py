@@ -229,11 +229,11 @@ def test_a_state_goes_on_bit_for_bit():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"sparsity": 1.0}, "pruning.sparsity must lie in"),
-        ({"sparsity": -0.1}, "pruning.sparsity must lie in"),
-        ({"sparsity": 0.5}, "0 <= begin < end, got 0 and 0"),
-        ({"sparsity": 0.5, "begin": 9, "end": 9}, "0 <= begin < end"),
-        ({"begin": -1}, "0 <= begin < end"),
+        ({"sparsity": 1.0}, r"pruning.sparsity must be in \[0, 1\)"),
+        ({"sparsity": -0.1}, r"pruning.sparsity must be in \[0, 1\)"),
+        ({"sparsity": 0.5}, "pruning.end must be more than begin=0, got 0"),
+        ({"sparsity": 0.5, "begin": 9, "end": 9}, "pruning.end must be more than begin=9, got 9"),
+        ({"begin": -1}, "pruning.begin must be >= 0, got -1"),
         ({"every": 0}, "pruning.every must be >= 1"),
         ({"distribution": "erdos"}, "must be one of erk, uniform"),
     ],

@@ -1,5 +1,4 @@
-"""What agents keep in their checkpoints: parameters and moments by name, on the CPU; and the techniques' own, nothing for what is switched
-off, so that checkpoints of runs without them are what they always were."""
+"""What agents keep in their checkpoints: parameters and moments by name, on the CPU, and what techniques have, of those that are on."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,30 +41,49 @@ def load_moments(
         }
 
 
-def switched_on(sigreg: SigReg, pruners: Mapping[str, Pruner]) -> dict[str, SigReg | Pruner]:
-    """Those with a state worth keeping, by its name in a checkpoint; `pruners` have theirs already."""
-    every: dict[str, SigReg | Pruner] = {**pruners, "sigreg": sigreg}
-    return {name: technique for name, technique in every.items() if technique.on}
+def state_of(
+    nets: Mapping[str, nn.Module],
+    sigreg: SigReg,
+    pruners: Mapping[str, Pruner],
+    redo: Recycler | None = None,
+    initial: Initial | None = None,
+) -> State:
+    """What techniques keep, as entries of an agent's state_dict; nothing for one that is switched off.
 
-
-def state_of(redo: Recycler, initial: Initial | None, nets: Mapping[str, nn.Module]) -> State:
-    """Entries for an agent's state_dict; `nets` are those that may be normalised, by name."""
-    state: dict[str, Any] = {}
-    if redo.config.every:
-        state["redo"] = redo.state_dict()
-    if initial is not None:
-        state["initial"] = initial.state_dict()
+    Args:
+        nets: those that may be normalised, by name. pruners: by their names in the state.
+    """
+    state: dict[str, Any] = {name: part.state_dict() for name, part in _parts(sigreg, pruners, redo, initial).items()}
     vectors = {name: spectral_norm.vectors(net) for name, net in nets.items()}
     if any(vectors.values()):
         state["spectral_norm"] = vectors
     return state
 
 
-def load(state: State, redo: Recycler, initial: Initial | None, nets: Mapping[str, nn.Module]) -> None:
+def load(
+    state: State,
+    nets: Mapping[str, nn.Module],
+    sigreg: SigReg,
+    pruners: Mapping[str, Pruner],
+    redo: Recycler | None = None,
+    initial: Initial | None = None,
+) -> None:
     """Take them from an agent's state, of the same configuration."""
-    if redo.config.every:
-        redo.load_state_dict(state["redo"])
-    if initial is not None:
-        initial.load_state_dict(state["initial"])
+    for name, part in _parts(sigreg, pruners, redo, initial).items():
+        part.load_state_dict(state[name])
     for name, net in nets.items():
         spectral_norm.load_vectors(net, state.get("spectral_norm", {}).get(name, {}))
+
+
+def _parts(
+    sigreg: SigReg, pruners: Mapping[str, Pruner], redo: Recycler | None, initial: Initial | None
+) -> dict[str, Any]:
+    """What is switched on and has a state."""
+    parts: dict[str, Any] = {name: pruner for name, pruner in pruners.items() if pruner.on}
+    if sigreg.on:
+        parts["sigreg"] = sigreg
+    if redo is not None and redo.config.every:
+        parts["redo"] = redo
+    if initial is not None:
+        parts["initial"] = initial
+    return parts

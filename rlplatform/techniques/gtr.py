@@ -127,13 +127,16 @@ def critical_advantage(config: TrustConfig) -> float:
 
 
 @torch.no_grad()
-def diagnostics(distance: Tensor, config: TrustConfig) -> dict[str, Tensor]:
-    """Where a batch of states stands, from D [K, B]: scalars by the names under which agents log them."""
-    newest = distance[0]
+def diagnostics(distance: Tensor, kl: Tensor, config: TrustConfig) -> dict[str, Tensor]:
+    """Where a batch of states stands: scalars by the names under which agents log them.
+
+    Args:
+        distance: [K, B], what the penalty is of. kl: [B], the exact divergence from the newest anchor.
+    """
     out = {
-        "trust/kl_mean": newest.mean(),
-        "trust/kl_p90": newest.quantile(0.9),
-        "trust/beyond_peak": (newest > 0.5 * config.variance).float().mean(),
+        "trust/kl_mean": kl.mean(),
+        "trust/kl_p90": kl.quantile(0.9),
+        "trust/beyond_peak": (distance[0] > 0.5 * config.variance).float().mean(),
         "trust/penalty": penalty(distance, config).mean(),
     }
     for j, near in enumerate(kernel(distance, config)):

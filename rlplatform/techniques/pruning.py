@@ -16,6 +16,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from rlplatform.checked import Checked
 from rlplatform.types import Metrics, State
 
 DISTRIBUTIONS = ("erk", "uniform")
@@ -23,8 +24,10 @@ NEVER = 2**62  # updates
 
 
 @dataclass(frozen=True)
-class PruningConfig:
+class PruningConfig(Checked):
     """How many weights, when, and in which layers. The paper: from 20 % to 80 % of training, 0.95."""
+
+    section = "pruning."
 
     sparsity: float = 0.0  # share of the weights that are 0 in the end; 0: off
     begin: int = 0  # gradient updates before the first mask
@@ -33,16 +36,11 @@ class PruningConfig:
     distribution: str = "erk"  # over layers: Erdos-Renyi-kernel, or "uniform"
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.sparsity < 1.0:
-            raise ValueError(f"pruning.sparsity must lie in [0, 1), got {self.sparsity}")
-        if self.distribution not in DISTRIBUTIONS:
-            raise ValueError(
-                f"pruning.distribution must be one of {', '.join(DISTRIBUTIONS)}, got {self.distribution!r}"
-            )
-        if self.every < 1:
-            raise ValueError(f"pruning.every must be >= 1, got {self.every}")
-        if self.begin < 0 or (self.sparsity and self.end <= self.begin):
-            raise ValueError(f"pruning needs 0 <= begin < end, got {self.begin} and {self.end}")
+        self._expect("sparsity", 0.0 <= self.sparsity < 1.0, "in [0, 1)")
+        self._one_of(DISTRIBUTIONS, "distribution")
+        self._at_least(1, "every")
+        self._at_least(0, "begin")
+        self._expect("end", not self.sparsity or self.end > self.begin, f"more than begin={self.begin}")
 
 
 def progress(update: int, config: PruningConfig) -> float:

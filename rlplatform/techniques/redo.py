@@ -15,30 +15,31 @@ moments begin anew with its weights, and observations are drawn uniformly from w
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from rlplatform.checked import Checked
 from rlplatform.streams import Stream
 from rlplatform.techniques import plasticity
 from rlplatform.types import Array, State
 
 
 @dataclass(frozen=True)
-class ReDoConfig:
+class ReDoConfig(Checked):
     """When, and which units."""
+
+    section = "redo."
 
     every: int = 0  # gradient steps between recyclings, 1,000 in the paper; 0: never
     tau: float = 0.1  # largest score of a unit that is recycled: 0.1 and 0.025 in the paper, 0: only dead ones
     batch: int = 256  # observations that scores are means over
 
     def __post_init__(self) -> None:
-        if self.every < 0 or self.batch < 1:
-            raise ValueError("redo.every must be >= 0 and redo.batch >= 1")
-        if not 0.0 <= self.tau < inf:
-            raise ValueError(f"redo.tau must be finite and >= 0, got {self.tau}")
+        self._at_least(0, "every")
+        self._at_least(1, "batch")
+        self._not_negative("tau")
 
 
 class Into(NamedTuple):
@@ -105,6 +106,10 @@ class Recycler:
         chosen = {of.layer: plasticity.dormant(layers[of.layer], self.config.tau) for of in links}
         recycle_(net, fresh, links, chosen, optimizers)
         self.count += sum(int(mask.sum()) for mask in chosen.values())
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Units recycled so far, where it is switched on."""
+        return {"charts/recycled": torch.tensor(self.count)} if self.config.every else {}
 
     def state_dict(self) -> State:
         return {"stream": self.stream.state_dict(), "count": self.count, "steps": self._steps}

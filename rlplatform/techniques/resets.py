@@ -16,12 +16,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from rlplatform.checked import Checked
 from rlplatform.types import State
 
 
 @dataclass(frozen=True)
-class ResetConfig:
+class ResetConfig(Checked):
     """What becomes of the modules, and when. The primacy-bias paper's variant for SPR is `fresh = (last layer,)` alone."""
+
+    section = "reset."
 
     every: int = 0  # between resets, in the agent's unit (its Config says which); 0: never
     until: int = 100_000  # agent steps: no reset that another period could not follow before this
@@ -30,11 +33,8 @@ class ResetConfig:
     perturb: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.every < 0 or self.until < 0:
-            raise ValueError("reset.every and reset.until must be >= 0")
-        for name in ("shrink", "perturb"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"reset.{name} must lie in [0, 1], got {getattr(self, name)}")
+        self._at_least(0, "every", "until")
+        self._share("shrink", "perturb")
         if self.every and not self.fresh and self.shrink == 1.0 and self.perturb == 0.0:
             raise ValueError(
                 "reset.every is set, but nothing would be reset: name modules in reset.fresh, or set reset.shrink and reset.perturb"

@@ -14,12 +14,12 @@ In an agent, where h [B, D] are the features before the last activation:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from rlplatform.checked import Checked
 from rlplatform.types import State
 
 NORM_EPS = 1e-12  # added to the length of a direction, as the released code does
@@ -28,20 +28,19 @@ LEJEPA_POINTS, LEJEPA_T_MAX = 17, 3.0  # of the half axis t >= 0: the integrand 
 
 
 @dataclass(frozen=True)
-class SigRegConfig:
+class SigRegConfig(Checked):
     """How strongly, and in which form."""
+
+    section = "sigreg."
 
     weight: float = 0.0  # of the term in the loss (lambda); 0: off, and nothing is drawn
     form: str = "rl"  # or "lejepa"
     directions: int = 16  # drawn anew at every gradient step; LeJEPA has 256 or more
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.weight < inf:
-            raise ValueError(f"sigreg.weight must be finite and >= 0, got {self.weight}")
-        if self.form not in FORMS:
-            raise ValueError(f"sigreg.form must be one of {', '.join(FORMS)}, got {self.form!r}")
-        if self.directions < 1:
-            raise ValueError(f"sigreg.directions must be >= 1, got {self.directions}")
+        self._not_negative("weight")
+        self._one_of(FORMS, "form")
+        self._at_least(1, "directions")
 
 
 class Parts(NamedTuple):

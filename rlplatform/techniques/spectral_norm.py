@@ -105,6 +105,12 @@ def plain(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name, parameter.data
 
 
+def acting(net: nn.Module) -> dict[str, Tensor]:
+    """The parameters as a network takes them in which nothing is normalised, by name; where nothing is, the very tensors."""
+    normalised = any(isinstance(module, SpectralNorm) for module in net.modules())
+    return {name: p.data for name, p in (plain(net) if normalised else net.named_parameters())}
+
+
 def vectors(net: nn.Module) -> State:
     """Copies of all u and v on the CPU, for a checkpoint."""
     return {
