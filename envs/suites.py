@@ -276,7 +276,7 @@ class Suite:
     variants: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # other protocols of the same type, by name
     scores: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # task: (what is 0, what is 1)
     every: int = 0  # agent steps between evaluations; 0: only at the end
-    benchmark: str | None = None  # whose published scores runs are compared with; None: judged by the tasks' names
+    benchmark: str | None = None  # whose published scores runs are compared with; None: nobody's
 
     def scale(self, task: str) -> tuple[float, float] | None:
         """The scores of a task that are 0 and 1 when normalised: random play and a human on Atari. None: not normalised."""

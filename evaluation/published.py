@@ -116,11 +116,10 @@ def percentile(score: float, runs: Runs) -> float:
 
 
 def benchmark_of(task: str) -> str | None:
-    """The benchmark of the suite by which a task of ours is played ("atari57-mrq/Pong"), or else the first whose published scores
-    hold this task, by any name; None where nothing was published."""
+    """The benchmark of the suite by which a task of ours is played ("atari57-mrq/Pong"; that of "minatar/Breakout" has none), or for
+    any other name the first whose published scores hold this task; None where nothing was published."""
     with suppress(ValueError):
-        if (named := suite_of(task).benchmark) is not None:
-            return named
+        return suite_of(task).benchmark
     for benchmark in dict.fromkeys(entry.benchmark for entry in sources()):
         with suppress(ValueError):
             task_name(benchmark, task)

@@ -124,6 +124,8 @@ def test_the_counterpart_of_a_preset() -> None:
     assert {preset: counterpart("atari100k", preset) for preset in pairs} == pairs
     assert benchmark_of("atari/Pong") == "atari100k"
     assert benchmark_of("catch") is None
+    assert benchmark_of("minatar/Breakout") is None  # another game than Atari's of that name
+    assert benchmark_of("Breakout") == "atari100k"
 
 
 def test_numbers_are_said_to_two_digits_of_their_interval() -> None:
