@@ -141,17 +141,23 @@ def _from_folder(root: Path, benchmark: str | None) -> list[Group]:
     runs = [Run(root)] if (root / "result.json").exists() else find(root)
     if not runs:
         raise ValueError(f"{root}: there is no finished run under it")
+    return [_of_runs(name, where, members, root) for name, where, members in by_agent(runs, benchmark)]
+
+
+def by_agent(runs: Sequence[Run], benchmark: str | None = None) -> list[tuple[str, str | None, list[Run]]]:
+    """(name, benchmark, its runs) of each agent: unlike protocols and configurations of a preset are agents of their own, whose names
+    say what sets them apart."""
     kinds: dict[tuple[str, str, str, str], list[Run]] = {}
     for run in runs:
         where = benchmark or benchmark_of(run.task)
         key = where or "", run.preset, repr(protocols.of_run(run)), repr(_flat(run.config["agent"]))
         kinds.setdefault(key, []).append(run)
-    groups = []
+    found = []
     for (where, preset, *_), members in kinds.items():
         alike = [some for key, some in kinds.items() if key[1] == preset and some is not members]
         suffix = _what_is_unlike(members[0], [some[0] for some in alike])
-        groups.append(_of_runs(preset + suffix, where or None, members, root))
-    return groups
+        found.append((preset + suffix, where or None, members))
+    return found
 
 
 def _of_runs(name: str, benchmark: str | None, runs: Sequence[Run], root: Path) -> Group:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlplatform.evaluation import stats
+from rlplatform.evaluation.groups import by_agent
 from rlplatform.evaluation.published import REPS, benchmark_of, counterpart, published, source, standing
 from rlplatform.evaluation.runs import Run, find
 
@@ -36,10 +37,11 @@ def summarise(folder: Path, against: Sequence[str] = ()) -> str:
 
 
 def results(root: Path) -> str:
-    """A table of all finished runs under `root`, a row a run, in order of preset, task and seed."""
-    runs = sorted(find(root), key=lambda run: (run.preset, run.task, run.seed))
+    """A table of all finished runs under `root`, a row a run, in order of agent (named as `groups.by_agent` does), task and seed."""
+    agents = {run.folder: name for name, _, members in by_agent(find(root)) for run in members}
+    runs = sorted(find(root), key=lambda run: (agents[run.folder], run.task, run.seed))
     header = [
-        "preset",
+        "agent",
         "task",
         "seed",
         "agent steps",
@@ -62,7 +64,7 @@ def results(root: Path) -> str:
             theirs = f"{source(benchmark, agent).title}: {those.mean():,.1f}, {len(those)} runs"
             place = f"{standing(run.final.score, those).percentile:.0f}"
         rows.append([
-            run.preset, run.task, str(run.seed), f"{run.result['step']:,}", in_words(score), f"{np.median(run.final.score):,.1f}",
+            agents[run.folder], run.task, str(run.seed), f"{run.result['step']:,}", in_words(score), f"{np.median(run.final.score):,.1f}",
             "" if scaled is None else f"{scaled.mean():.3f}", theirs, place, f"{run.result['elapsed_s'] / 3600:.2f}", _commit(run),
         ])  # fmt: skip
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)

@@ -24,7 +24,7 @@ def runs(tmp_path, monkeypatch):
 
 def test_the_terminal_view_stays_a_page_or_a_table(runs) -> None:
     assert call("report", runs / "1", "--against", "spr").output.startswith("# der on atari/Pong, seed 1\n")
-    assert call("report", runs).output.startswith("| preset | task | seed |")
+    assert call("report", runs).output.startswith("| agent | task | seed |")
 
 
 def test_several_inputs_or_a_file_are_reported_together(runs, tmp_path) -> None:

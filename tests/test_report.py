@@ -219,6 +219,14 @@ def test_a_table_of_results(tmp_path) -> None:
     assert {row[9] for row in rows[2:]} == {"1.39"}
 
 
+def test_a_table_names_agents_by_what_sets_them_apart(tmp_path) -> None:
+    make_run(tmp_path / "a")
+    other = make_run(tmp_path / "b")
+    config = other / "config.yaml"
+    config.write_text(config.read_text().replace("agent:\n", "agent:\n  width: 3\n"))
+    assert [row.split("|")[1].strip() for row in results(tmp_path).splitlines()[2:]] == ["der", "der (width=3)"]
+
+
 def dots(panel, colour: str) -> list[np.ndarray]:
     """Scatters of this colour in a panel, each [points, 2]."""
     wanted = to_rgba(colour)[:3]
