@@ -267,7 +267,7 @@ def task_curves(an: Analysis, width: float = WIDE) -> Figure:
         panel.margins(y=0.08)
     for panel in panels[len(shown) :]:
         panel.set_visible(False)
-    _key(panels[0], an, list(an.groups), above=True, pad=0.22)
+    _key(panels[0], an, list(an.groups), above=True, of_all=True)
     fig.supxlabel("agent steps", fontsize=9, color=SOFT)
     return fig
 
@@ -293,7 +293,7 @@ def plasticity_curves(an: Analysis, width: float = WIDE) -> Figure:
     for panel in panels[len(found) :]:
         panel.set_visible(False)
     shown = {name for by_group in found.values() for name in by_group}
-    _key(panels[0], an, [group for group in an.groups if group.name in shown], above=True, pad=0.22)
+    _key(panels[0], an, [group for group in an.groups if group.name in shown], above=True, of_all=True)
     fig.supxlabel("agent steps", fontsize=9, color=SOFT)
     return fig
 
@@ -333,7 +333,7 @@ def _end_labels(panel: Axes, an: Analysis, ends: Sequence[tuple[Group, float]]) 
     placed = spread([value for _, value in ends], (high - low) * 0.075, low, high)
     for (group, value), y in zip(ends, placed, strict=True):
         panel.annotate(
-            _short(group.title), (1.0, value), xytext=(1.045, y), xycoords=panel.get_yaxis_transform(),
+            _title(group), (1.0, value), xytext=(1.045, y), xycoords=panel.get_yaxis_transform(),
             textcoords=panel.get_yaxis_transform(), va="center", fontsize=9.5, fontweight="bold", color=_dark(_colour(an, group)),
             arrowprops={"arrowstyle": "-", "color": _colour(an, group), "linewidth": 0.9, "shrinkA": 2, "shrinkB": 0, "relpos": (0.0, 0.5)},
             annotation_clip=False,
@@ -356,13 +356,13 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
     return out.tolist()
 
 
-def _key(panel: Axes, an: Analysis, groups: Sequence[Group], *, above: bool = False, pad: float = 0.0) -> None:
-    """Names beside their marks, above the panel or in its upper right corner."""
+def _key(panel: Axes, an: Analysis, groups: Sequence[Group], *, above: bool = False, of_all: bool = False) -> None:
+    """Names beside their marks, above the panel or in its upper right corner; `of_all`: above all panels of the figure."""
     from matplotlib.lines import Line2D
 
     style: dict[str, Any] = {"linewidth": 2, "markersize": 6, "markeredgecolor": "white"}
     marks = [
-        Line2D([], [], color=_colour(an, g), marker=_marker(an, g), label=_short(g.title), **style) for g in groups
+        Line2D([], [], color=_colour(an, g), marker=_marker(an, g), label=_title(g), **style) for g in groups
     ]
     figure = panel.get_figure(root=True)
     assert figure is not None
@@ -370,8 +370,10 @@ def _key(panel: Axes, an: Analysis, groups: Sequence[Group], *, above: bool = Fa
     if above:
         letters = max(len(str(mark.get_label())) for mark in marks)
         fit = int(figure.get_size_inches()[0] * 72 / (5.0 * letters + 45))  # points: a letter, and a mark with its room
-        place = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0 + pad), "ncols": min(len(groups), max(1, fit)), "columnspacing": 1.2}  # fmt: skip
-    key = panel.legend(handles=marks, frameon=not above, framealpha=0.85, edgecolor="none", fontsize=8.5, handlelength=1.5, labelcolor=INK, borderaxespad=0.2, **place)  # fmt: skip
+        place = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "ncols": min(len(groups), max(1, fit)), "columnspacing": 1.2}  # fmt: skip
+    if of_all:  # one that belonged to a panel would make its column as wide as itself
+        place = {"loc": "outside upper left", "ncols": place["ncols"], "columnspacing": 1.2}
+    key = (figure if of_all else panel).legend(handles=marks, frameon=not above, framealpha=0.85, edgecolor="none", fontsize=8.5, handlelength=1.5, labelcolor=INK, borderaxespad=0.2, **place)  # fmt: skip
     key.set_zorder(10)
 
 
@@ -445,9 +447,14 @@ def _short(name: str) -> str:
     return name.replace("$", r"\$")
 
 
+def _title(group: Group) -> str:
+    """Its title as it is drawn; its name, where that alone is not too long."""
+    return _short(group.title if len(group.title) <= LONGEST else group.name)
+
+
 def _label(group: Group, wrap: int = 24) -> str:
     """Name and number of runs, on lines of about `wrap` letters."""
-    name = "\n".join(textwrap.wrap(_short(group.title), wrap))
+    name = "\n".join(textwrap.wrap(_title(group), wrap))
     return f"{name}\n{group.seeds if group.means else _runs(group)}"
 
 

@@ -207,6 +207,8 @@ def test_a_name_is_no_formula() -> None:
 
 
 def texts(fig):
+    for legend in fig.legends:
+        yield from legend.get_texts()
     for panel in fig.axes:
         if not panel.get_visible():
             continue
@@ -229,6 +231,9 @@ def test_all_words_of_all_figures_lie_within_them_and_labels_apart(report, width
             assert box.y0 >= -1, (name, text.get_text())
             assert box.x1 <= size[0] + 1, (name, text.get_text())
             assert box.y1 <= size[1] + 1, (name, text.get_text())
+        if name in ("plasticity", "task_curves"):  # whose key is no part of a column
+            widths = [panel.get_position().width for panel in fig.axes if panel.get_visible()]
+            assert max(widths) < 1.3 * min(widths), name
         for panel in fig.axes:
             boxes = [label.get_window_extent() for label in panel.get_yticklabels() if label.get_text()]
             for a in range(len(boxes)):
