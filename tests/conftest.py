@@ -1,4 +1,10 @@
+import os
+
 import pytest
+
+# Before torch is imported, and for processes of tests: their networks are tiny, so that a second thread of matrix products would wait for
+# the first, and on a busy machine both for whoever else is there.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
