@@ -361,9 +361,7 @@ def _key(panel: Axes, an: Analysis, groups: Sequence[Group], *, above: bool = Fa
     from matplotlib.lines import Line2D
 
     style: dict[str, Any] = {"linewidth": 2, "markersize": 6, "markeredgecolor": "white"}
-    marks = [
-        Line2D([], [], color=_colour(an, g), marker=_marker(an, g), label=_title(g), **style) for g in groups
-    ]
+    marks = [Line2D([], [], color=_colour(an, g), marker=_marker(an, g), label=_title(g), **style) for g in groups]
     figure = panel.get_figure(root=True)
     assert figure is not None
     place: dict[str, Any] = {"loc": "upper right"}

@@ -2,7 +2,7 @@
 
 A run's score in a phase is the area under its curve there (`phases.Phase.area`): how well it did on the way, not where it ended.
 Phases pay on different scales, so the overall score of a run is the mean over phases of its area divided by the baseline's mean
-area there: whole runs are resampled, since the phases of one run depend on each other.
+area there, less the phases in which a run of the baseline scored nothing: whole runs are resampled, since the phases of one run depend on each other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,29 +50,28 @@ class PhaseTable:
         """Of each phase that counts, by its number from 1, areas of all runs."""
         return {str(k + 1): column for k, column in zip(self.counted, self.areas(agent).T, strict=True)}
 
-    @property
-    def comparable(self) -> bool:
-        """Whether areas can be had in units of the baseline's: each of its runs has a positive one in every phase that counts, so
-        that every resample of them has."""
-        return bool((self.areas(self.baseline) > 0.0).all())
-
     @cached_property
-    def unit(self) -> NDArray[np.float64]:
-        """The baseline's mean area of each phase that counts."""
-        return np.asarray(self.areas(self.baseline).mean(0))
+    def measured(self) -> tuple[int, ...]:
+        """Of the phases that count those in which areas can be had in units of the baseline's: each of its runs has a positive one, so
+        that every resample of them has."""
+        return tuple(k for k in self.counted if all(run[k].area > 0.0 for run in self.phases[self.baseline]))
 
-    def overall(self, agent: str) -> dict[str, NDArray[np.float64]]:
-        """Of each run, the mean over phases of its area in units of the baseline's.
+    def measured_areas(self, agent: str) -> NDArray[np.float64]:
+        """[runs, phases that are measured].
 
         Raises:
-            ValueError: the baseline's area is not positive in a phase of a run.
+            ValueError: there is none.
         """
-        if not self.comparable:
-            least = self.areas(self.baseline).min()
+        if not self.measured:
             raise ValueError(
-                f"{self.baseline}'s area is {least:.3g} in a phase: nothing can be measured in units of it"
+                f"{self.baseline} has a run without a positive area in every phase: nothing is in units of it"
             )
-        return {ALL: (self.areas(agent) / self.unit).mean(1)}
+        return np.array([[run[k].area for k in self.measured] for run in self.phases[agent]])
+
+    def overall(self, agent: str) -> dict[str, NDArray[np.float64]]:
+        """Of each run, the mean over the phases that are measured of its area in units of the baseline's mean area there. Raises as
+        `measured_areas`."""
+        return {ALL: (self.measured_areas(agent) / self.measured_areas(self.baseline).mean(0)).mean(1)}
 
 
 def gather(runs: Sequence[Run], baseline: str = "") -> PhaseTable:
@@ -125,7 +124,7 @@ def to_markdown(table: PhaseTable, **how: Unpack[stats.How]) -> str:
     for k, name in enumerate(table.names):
         cells = [_cell(per_phase[agent][str(k + 1)]) if k in table.counted else "-" for agent in agents]
         lines.append(f"| {k + 1} {name} | {' | '.join(cells)} |".replace("  ", " "))
-    if table.comparable:
+    if table.measured:
         cells = ["1" if agent == table.baseline else _cell(ratio(table, agent, **how), 3) for agent in agents]
         lines.append(f"| all, {table.baseline} = 1 | {' | '.join(cells)} |")
         ours = table.overall(table.baseline)
@@ -135,10 +134,10 @@ def to_markdown(table: PhaseTable, **how: Unpack[stats.How]) -> str:
         ]
         lines.append(f"| P(better than {table.baseline}) | {' | '.join(better)} |")
     lines.append(f"| recovered, of phases with a loss | {' | '.join(_recovered(table, agent) for agent in agents)} |")
-    if not table.comparable:
+    if unmeasured := [str(k + 1) for k in table.counted if k not in table.measured]:
         lines += [
             "",
-            f"{table.baseline}'s area is not positive in some phase of a run: nothing overall in units of it.",
+            f"Overall leaves out phases {', '.join(unmeasured)}: a run of {table.baseline} has no positive area there.",
         ]
     if left_out := [str(k + 1) for k in range(len(table.names)) if k not in table.counted]:
         lines += [
@@ -155,10 +154,9 @@ def ratio(table: PhaseTable, agent: str, **how: Unpack[stats.How]) -> stats.Inte
     Raises:
         ValueError: as PhaseTable.overall, and fewer than 3 runs of one of them without `few_seeds`.
     """
-    table.overall(table.baseline)  # refuses what is no unit
     plan = Plan(**how)
     check_runs(plan, lay_out(table.scores(agent)), lay_out(table.scores(table.baseline)))
-    mine, base = table.areas(agent), table.areas(table.baseline)
+    mine, base = table.measured_areas(agent), table.measured_areas(table.baseline)
     draws = np.random.Generator(np.random.Philox(plan.seed))
 
     def drawn(areas: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -170,14 +168,16 @@ def ratio(table: PhaseTable, agent: str, **how: Unpack[stats.How]) -> stats.Inte
 
 
 def plot(table: PhaseTable, path: Path, **how: Unpack[stats.How]) -> Figure:
-    """Areas in units of the baseline's, phase by phase and overall: a dot an agent with its interval over runs. Into a .png or .svg."""
+    """Areas in units of the baseline's, where they can be had, phase by phase and overall: a dot an agent with its interval over runs. Into a .png or .svg."""
     fig, (panel,) = new_figure(1, height=4.8)
-    overall = table.comparable
-    columns = [f"{k + 1}\n{table.names[k]}" for k in table.counted] + ["all"] * overall
+    overall = bool(table.measured)
+    drawn = table.measured or table.counted
+    columns = [f"{k + 1}\n{table.names[k]}" for k in drawn] + ["all"] * overall
     width = 0.7 / len(table.phases)
     for i, (agent, colour) in enumerate(zip(table.phases, cycle(COLOURS), strict=False)):
-        found = list(stats.task_intervals(table.scores(agent), **how).values())
-        units = [*table.unit, 1.0] if overall else [1.0] * len(found)
+        of_phases = stats.task_intervals(table.scores(agent), **how)
+        found = [of_phases[str(k + 1)] for k in drawn]
+        units = [*table.measured_areas(table.baseline).mean(0), 1.0] if overall else [1.0] * len(found)
         if overall:
             one = stats.Interval(1.0, 1.0, 1.0, 0.95)
             found.append(one if agent == table.baseline else ratio(table, agent, **how))

@@ -109,8 +109,8 @@ def by_phase(
 
 
 def phases_of(run: Run, bins: int = 20, fraction: float = 0.9) -> list[Phase]:
-    """The phases of a run on a suite `continual-*`, by its own protocol. A collected run has 500 of its episodes, evenly spaced: its
-    means are of these, and `games` and `cut` count them.
+    """The phases of a run on a suite `continual-*`, by its own protocol. A collected run has up to 500 evenly spaced episodes
+    of each phase: its means are of these, and `games` and `cut` count them.
 
     Raises:
         ValueError: nothing changes in the run's environments.

@@ -5,7 +5,7 @@ logs thinned, no checkpoints. A collected run is a run to every function here.
 
     config.yaml protocol.json provenance.json result.json    as the run wrote them
     evals.csv       every evaluation episode
-    episodes.csv    training episodes, at most KEEP, evenly spaced
+    episodes.csv    training episodes, at most KEEP, evenly spaced; where environments change, of each phase
     metrics.jsonl   at most KEEP lines of each kind (a kind is a set of keys), evenly spaced, the first and last among them
     collected.json  how many lines there were, and how many are here
 
@@ -160,7 +160,13 @@ def _thin_episodes(run: Run) -> tuple[list[str], int] | None:
     if not path.is_file():
         return None
     header, *lines = path.read_text().splitlines(keepends=True)
-    return [header, *_spread(lines)], len(lines) + 1
+    phase = int(run.protocol.get("phase_steps", 0)) * run.config["actors"] * run.config["envs"]  # agent steps; 0: none
+    if not phase:
+        return [header, *_spread(lines)], len(lines) + 1
+    phases: dict[int, list[str]] = {}  # one that has few games, as they are long, keeps them
+    for line in lines:
+        phases.setdefault(int(line.partition(",")[0]) // phase, []).append(line)
+    return [header, *(line for games in phases.values() for line in _spread(games))], len(lines) + 1
 
 
 def _spread(items: Sequence[T]) -> list[T]:

@@ -27,7 +27,6 @@ def a_table(**agents):
 
 def test_overall_scores_are_in_units_of_the_baseline_phase_by_phase():
     table = a_table(base=[a_run(1.0, 10.0), a_run(3.0, 30.0)], other=[a_run(4.0, 10.0), a_run(2.0, 60.0)])
-    np.testing.assert_array_equal(table.unit, [2.0, 20.0])
     np.testing.assert_array_equal(table.overall("base")["all"], [0.5, 1.5])
     np.testing.assert_array_equal(table.overall("other")["all"], [(2.0 + 0.5) / 2, (1.0 + 3.0) / 2])
     np.testing.assert_array_equal(table.scores("other")["2"], [10.0, 60.0])
@@ -57,7 +56,7 @@ def test_negative_areas_have_a_table_and_a_plot_but_no_ratio(tmp_path):
     text = to_markdown(table, reps=200)
     assert "| 2 Asterix | -1000.00 [-1000.00, -1000.00] | -200.00 [-200.00, -200.00] |" in text
     assert "| all, base" not in text
-    assert "base's area is not positive in some phase of a run" in text
+    assert "Overall leaves out phases 1, 2: a run of base has no positive area there." in text
     plot(table, tmp_path / "phases.png", reps=200)
     assert (tmp_path / "phases.png").exists()
 
@@ -87,14 +86,6 @@ def test_intervals_are_made_as_they_are_asked_for(tmp_path):
     assert len(figure.axes[0].get_legend().get_texts()) == 9
 
 
-def test_a_unit_that_a_resample_may_lack_is_refused():
-    """Two of the baseline's runs scored nothing in a phase: some resamples of three have nothing else."""
-    table = a_table(base=[a_run(0.0), a_run(0.0), a_run(1.0)], other=[a_run(1.0)] * 3)
-    assert not table.comparable
-    with pytest.raises(ValueError, match="base's area is 0 in a phase"):
-        ratio(table, "other")
-
-
 def test_a_phase_counts_where_every_run_has_played_all_of_it(tmp_path):
     short, long = a_run(1.0, 2.0, last=40), a_run(1.0, 2.0)
     for runs in ([short, long], [long, short]):
@@ -106,10 +97,19 @@ def test_a_phase_counts_where_every_run_has_played_all_of_it(tmp_path):
         gather([one, other])
 
 
-def test_a_baseline_that_scored_nothing_is_no_unit():
-    table = a_table(base=[a_run(0.0, 1.0)] * 3)
-    with pytest.raises(ValueError, match="base's area is 0 in a phase: nothing can be measured in units of it"):
-        table.overall("base")
+def test_a_phase_in_which_the_baseline_scored_nothing_is_no_unit(tmp_path):
+    """In one of its runs: a resample may have nothing else."""
+    table = a_table(base=[a_run(0.0, 1.0), a_run(3.0, 1.0), a_run(3.0, 1.0)], other=[a_run(5.0, 2.0)] * 3)
+    assert (table.counted, table.measured) == ((0, 1), (1,))
+    assert ratio(table, "other", reps=200).point == 2.0
+    np.testing.assert_array_equal(table.overall("other")["all"], [2.0] * 3)
+    text = to_markdown(table, reps=200)
+    assert "| 1 Breakout | 2.00 [" in text
+    assert "Overall leaves out phases 1: a run of base has no positive area there." in text
+    assert len(plot(table, tmp_path / "phases.png", reps=200).axes[0].get_xticks()) == 2
+    nothing = a_table(base=[a_run(0.0, -1.0)] * 3)
+    with pytest.raises(ValueError, match="base has a run without a positive area in every phase"):
+        nothing.overall("base")
 
 
 def runs_on_disk(tmp_path, *agents_and_seeds):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rlplatform.evaluation.phases import by_phase, phases_of
-from rlplatform.evaluation.runs import Run
+from rlplatform.evaluation.runs import Run, collect
 
 
 def rows(*pairs, env=0, length=1):
@@ -126,3 +126,17 @@ def test_a_run_is_cut_by_its_own_protocol(tmp_path):
 def test_what_does_not_change_has_no_phases(tmp_path):
     with pytest.raises(ValueError, match="minatar/Breakout has no phases"):
         phases_of(folder_of(tmp_path, "minatar/Breakout", {}))
+
+
+def test_a_collected_run_keeps_games_of_every_phase(tmp_path):
+    """One of long games has few: they would be lost among the others'."""
+    (tmp_path / "run").mkdir()
+    run = folder_of(tmp_path / "run", "continual-minatar", {"phase_steps": 500}, steps=3_999)
+    games = [(step, 1.0) for step in range(1, 2_000)] + [(2_000 + 700 * k, 5.0) for k in range(3)]
+    rows = "".join(f"{step},0,{score},1\n" for step, score in games)
+    (run.folder / "episodes.csv").write_text("step,env,score,length\n" + rows)
+    (run.folder / "metrics.jsonl").write_text("")
+    kept = Run(collect(run.folder, tmp_path / "kept")).episodes
+    assert (kept[:, 2] == 5.0).sum() == 3
+    assert len(kept) == 503
+    assert (kept[0, 0], kept[499, 0]) == (1, 1_999)
