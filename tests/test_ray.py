@@ -279,7 +279,7 @@ def test_a_run_on_real_games_is_the_local_run(
 def test_a_run_of_ppo_is_the_local_run(tmp_path: Path) -> None:
     """Its rollouts carry distributions and values, and what was said at their close."""
     assert_local_and_ray_agree(
-        tmp_path, config_of("minatar/Breakout", 2, 1, "rollout=4", "agent.probe=8", preset="ppo_gtr")
+        tmp_path, config_of("minatar/Breakout", 2, 1, "rollout=4", "agent.probe=8", preset="ppo_gtr_single")
     )
 
 
