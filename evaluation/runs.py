@@ -160,9 +160,9 @@ def _thin_episodes(run: Run) -> tuple[list[str], int] | None:
     if not path.is_file():
         return None
     header, *lines = path.read_text().splitlines(keepends=True)
-    phase = int(run.protocol.get("phase_steps", 0)) * run.config["actors"] * run.config["envs"]  # agent steps; 0: none
-    if not phase:
+    if "phase_steps" not in run.protocol:
         return [header, *_spread(lines)], len(lines) + 1
+    phase = int(run.protocol["phase_steps"]) * run.config["actors"] * run.config["envs"]  # agent steps
     phases: dict[int, list[str]] = {}  # one that has few games, as they are long, keeps them
     for line in lines:
         phases.setdefault(int(line.partition(",")[0]) // phase, []).append(line)
