@@ -286,14 +286,15 @@ def test_a_report_shows_what_runs_logged(logged, width):
     an = analyse(gather([logged], ["spr"]), reps=50)
     shows, draw = figures.figures(an)["plasticity"]
     assert shows == "Plasticity of the networks over training"
-    dormant, srank = (panel for panel in draw(an, width).axes if panel.get_visible())
+    fig = draw(an, width)
+    dormant, srank = (panel for panel in fig.axes if panel.get_visible())
     assert (dormant.get_title(loc="left"), srank.get_title(loc="left")) == ("dormant units", "srank")
     *runs, mean = dormant.lines
     assert len(runs) == 3
     for seed, line in enumerate(runs, start=1):
         np.testing.assert_allclose(line.get_ydata(), seed * line.get_xdata() / 1e5, rtol=1e-12)
     np.testing.assert_allclose(mean.get_ydata(), 2 * mean.get_xdata() / 1e5, rtol=1e-12)
-    assert [text.get_text() for text in dormant.get_legend().get_texts()] == ["der (ours)"]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["der (ours)"]
 
 
 def test_the_page_has_it_and_other_pages_do_not(logged, tmp_path):
