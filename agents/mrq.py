@@ -340,7 +340,7 @@ class Agent:
             "terminates": self._terminates,
             "scale": {"online": self.scale.online.clone(), "target": self.scale.target.clone()},
             "encoder_loss": self._encoder_loss.clone(),
-            **checkpoint.state_of(*self._techniques()),
+            **self._techniques().state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -355,12 +355,13 @@ class Agent:
         self._encoder_updates, self._terminates = int(state["encoder_updates"]), bool(state["terminates"])
         self.scale = Scale(state["scale"]["online"].clone(), state["scale"]["target"].clone())
         self._encoder_loss = state["encoder_loss"].clone()
-        checkpoint.load(state, *self._techniques())
+        self._techniques().load_state_dict(state)
 
-    def _techniques(self) -> tuple[Any, ...]:
-        """As techniques.checkpoint takes them."""
+    def _techniques(self) -> checkpoint.Techniques:
         pruners = {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
-        return {"online": self.online, "target": self.target}, self._sigreg, pruners, self._redo, self._initial
+        return checkpoint.Techniques(
+            {"online": self.online, "target": self.target}, self._sigreg, pruners, self._redo, self._initial
+        )
 
 
 def gumbel_noise(stream: Stream, *shape: int) -> Tensor:

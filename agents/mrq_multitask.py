@@ -544,7 +544,7 @@ class Agent:
             "noise": self._noise.state_dict(),
             "steps": self._steps,
             "q_range": self.q_range.clone(),
-            **checkpoint.state_of(*self._techniques()),
+            **self._techniques().state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -554,8 +554,9 @@ class Agent:
         self.embeddings = state["tasks"].clone()
         self._noise.load_state_dict(state["noise"])
         self._steps, self.q_range = int(state["steps"]), state["q_range"].clone()
-        checkpoint.load(state, *self._techniques())
+        self._techniques().load_state_dict(state)
 
-    def _techniques(self) -> tuple[Any, ...]:
-        """As techniques.checkpoint takes them."""
-        return {}, self._sigreg, {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
+    def _techniques(self) -> checkpoint.Techniques:
+        return checkpoint.Techniques(
+            {}, self._sigreg, {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
+        )

@@ -109,7 +109,7 @@ class Agent:
         self._returns, self._return_moments = np.zeros(streams, np.float32), RunningMoments()
         # The policy that acted is the first anchor: a rollout says what it did, so that only older ones need their weights.
         self._older = Anchors(config.trust.anchors - 1 if config.trust.weight else 0)
-        self._older_net = Net(config, spec).requires_grad_(False)
+        self._older_net = Net(config, spec).requires_grad_(False) if self._older.capacity else None
         self._path, self._cosine = PolicyPath(self.net.family.kl), UpdateCosine()
         self._sigreg = SigReg(config.sigreg, Stream(seed, "sigreg"))
         self._pruner = Pruner(self.net, config.pruning)
@@ -279,6 +279,7 @@ class Agent:
         """What the older snapshots would have done in the round's states, [size, P] each."""
         out = []
         for snapshot in self._older.snapshots:
+            assert self._older_net is not None
             for name, parameter in self._older_net.named_parameters():
                 parameter.data = snapshot[name]
             chunks = torch.arange(size).split(CHUNK)
@@ -324,7 +325,7 @@ class Agent:
             **{name: part.state_dict() for name, part in self._parts().items()},
             "returns": self._returns.copy(),
             "steps": self._steps,
-            **checkpoint.state_of(*self._techniques()),
+            **self._techniques().state_dict(),
         }  # fmt: skip
 
     def load_state_dict(self, state: State) -> None:
@@ -332,7 +333,7 @@ class Agent:
         checkpoint.load_moments(state["adam"], self._parameters, self._adam)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        checkpoint.load(state, *self._techniques())
+        self._techniques().load_state_dict(state)
         self._returns = np.array(state["returns"])
         self._steps = int(state["steps"])
         self._data, self._noted = {}, {}
@@ -344,6 +345,7 @@ class Agent:
             "return_moments": self._return_moments, "older": self._older, "path": self._path, "cosine": self._cosine,
         }  # fmt: skip
 
-    def _techniques(self) -> tuple[Any, ...]:
-        """As techniques.checkpoint takes them."""
-        return {"online": self.net}, self._sigreg, {"pruning": self._pruner}, self._redo, self._initial
+    def _techniques(self) -> checkpoint.Techniques:
+        return checkpoint.Techniques(
+            {"online": self.net}, self._sigreg, {"pruning": self._pruner}, self._redo, self._initial
+        )

@@ -315,7 +315,7 @@ class Agent:
             "order": self._order.state_dict(),
             "stacks": self._stacks.state_dict(),
             "steps": self._steps,
-            **checkpoint.state_of(*self._techniques()),
+            **self._techniques().state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -325,11 +325,12 @@ class Agent:
         self._stacks.load_state_dict(state["stacks"])
         self._steps = int(state["steps"])
         self._round, self._drawn = None, self._drawn[:0]
-        checkpoint.load(state, *self._techniques())
+        self._techniques().load_state_dict(state)
 
-    def _techniques(self) -> tuple[Any, ...]:
-        """As techniques.checkpoint takes them."""
-        return {"online": self.net}, self._sigreg, {"pruning": self._pruner}, self._redo, self._initial
+    def _techniques(self) -> checkpoint.Techniques:
+        return checkpoint.Techniques(
+            {"online": self.net}, self._sigreg, {"pruning": self._pruner}, self._redo, self._initial
+        )
 
 
 FIELDS = ("frame", "first", "action", "reward", "terminated", "truncated", "final_frame", "final_at")  # of a rollout

@@ -7,7 +7,7 @@ Vectors in, continuous actions out. Losses are functions of (modules, batch, noi
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf, log
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -428,7 +428,7 @@ class Agent:
             "reset_draws": self._reset_draws.state_dict(),
             "resets": self._resets.state_dict(),
             "steps": self._steps,
-            **checkpoint.state_of(*self._techniques()),
+            **self._techniques().state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -439,12 +439,13 @@ class Agent:
         self._reset_draws.load_state_dict(state["reset_draws"])
         self._resets.load_state_dict(state["resets"])
         self._steps = int(state["steps"])
-        checkpoint.load(state, *self._techniques())
+        self._techniques().load_state_dict(state)
 
-    def _techniques(self) -> tuple[Any, ...]:
-        """As techniques.checkpoint takes them."""
+    def _techniques(self) -> checkpoint.Techniques:
         pruners = {f"pruning_{part}": pruner for part, pruner in self._pruners.items()}
-        return {"online": self.net, "target": self.target}, self._sigreg, pruners, self._redo, self._initial
+        return checkpoint.Techniques(
+            {"online": self.net, "target": self.target}, self._sigreg, pruners, self._redo, self._initial
+        )
 
 
 def transitions(batch: Batch) -> Transitions:

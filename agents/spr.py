@@ -353,7 +353,7 @@ class Agent:
             "steps": self._steps,
             "cycle": self._cycle,
             "next_copy": self._next_copy,
-            **checkpoint.state_of(*self._techniques()),
+            **self._techniques().state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -371,12 +371,11 @@ class Agent:
         self._resets.load_state_dict(state["resets"])
         self._steps, self._next_copy = int(state["steps"]), int(state["next_copy"])
         self._begin_cycle(int(state["cycle"]))
-        checkpoint.load(state, *self._techniques())
+        self._techniques().load_state_dict(state)
 
-    def _techniques(self) -> tuple[Any, ...]:
-        """As techniques.checkpoint takes them."""
+    def _techniques(self) -> checkpoint.Techniques:
         nets = {"online": self.online, "target": self.target}
-        return nets, self._sigreg, {"pruning": self._pruner}, self._redo, self._initial
+        return checkpoint.Techniques(nets, self._sigreg, {"pruning": self._pruner}, self._redo, self._initial)
 
     def _load_moments(self, parameter: Tensor, saved: Mapping[str, Tensor]) -> None:
         """In place where there are moments: a graph knows their addresses. None were saved before the first step."""

@@ -6,6 +6,7 @@ where they end; numbers that a reader will want stand beside their marks.
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from rlplatform.evaluation import plasticity
 from rlplatform.evaluation.analysis import LINEAR, Analysis, Estimate
 from rlplatform.evaluation.groups import Group
+from rlplatform.evaluation.stats import Floats
 
 LONGEST = 28  # letters of a name in a figure
 WIDE, NARROW = 10.4, 4.2  # inches: 1,040 px of a page at 100 px an inch, and a telephone
@@ -28,6 +30,7 @@ MINUS = "\N{MINUS SIGN}"
 LEVELS = (-1.0, 0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 DIVERGING = LinearSegmentedColormap.from_list("chance", [PALETTE[1], "#FFFFFF", PALETTE[0]])
 Draw = Callable[[Analysis, float], Figure]
+Measured = Mapping[str, Mapping[str, tuple[Floats, Floats]]]  # as plasticity.lines gives it
 
 
 def figures(an: Analysis) -> dict[str, tuple[str, Draw]]:
@@ -45,8 +48,8 @@ def figures(an: Analysis) -> dict[str, tuple[str, Draw]]:
         drawn["curves"] = ("Learning curves with 95 % bands", curves)
     if any(group.curves for group in an.groups):
         drawn["task_curves"] = ("Learning curves of every task", task_curves)
-    if plasticity.lines(an.groups, an.tasks):
-        drawn["plasticity"] = ("Plasticity of the networks over training", plasticity_curves)
+    if measured := plasticity.lines(an.groups, an.tasks):
+        drawn["plasticity"] = ("Plasticity of the networks over training", partial(plasticity_curves, measured))
     return drawn
 
 
@@ -272,9 +275,9 @@ def task_curves(an: Analysis, width: float = WIDE) -> Figure:
     return fig
 
 
-def plasticity_curves(an: Analysis, width: float = WIDE) -> Figure:
-    """A panel a measure: every run that logged it a thin line, whatever its task, their mean a thick one."""
-    found = plasticity.lines(an.groups, an.tasks)
+def plasticity_curves(found: Measured, an: Analysis, width: float = WIDE) -> Figure:
+    """A panel a measure of those that `plasticity.lines` found: every run that logged it a thin line, whatever its task, their mean a
+    thick one."""
     columns = min(len(found), 2 if width < WIDE else 4)
     rows = -(-len(found) // columns)
     fig = _figure(width, 0.5 + 1.75 * rows)

@@ -29,7 +29,8 @@ INF, NAN = float("inf"), float("nan")
 
 def test_values_at_the_bounds_are_taken():
     for good in ({"kind": "b"}, {"rate": 1e-300}, {"weight": 1e300}, {"share": 0.0}, {"share": 1.0}):
-        replace(Config(), **good)
+        ((name, value),) = good.items()
+        assert getattr(replace(Config(), **good), name) == value
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from torch import nn
 
 from rlplatform.streams import Stream
 from rlplatform.techniques import spectral_norm
-from rlplatform.techniques.checkpoint import load, load_moments, moments_of, state_of
+from rlplatform.techniques.checkpoint import Techniques, load_moments, moments_of
 from rlplatform.techniques.l2_init import Initial
 from rlplatform.techniques.pruning import Pruner, PruningConfig
 from rlplatform.techniques.redo import Recycler, ReDoConfig
@@ -70,13 +70,13 @@ def test_only_what_is_switched_on_is_kept():
         {"pruning": Pruner(net, PruningConfig(sparsity=0.5, end=10))},
     )
     never, often = Recycler(ReDoConfig(), 0), Recycler(ReDoConfig(every=5), 0)
-    assert state_of({"online": net}, *off, never, None) == {}
-    state = state_of({"online": net}, *on, often, Initial(net.named_parameters(), 0.1))
+    assert Techniques({"online": net}, *off, never, None).state_dict() == {}
+    state = Techniques({"online": net}, *on, often, Initial(net.named_parameters(), 0.1)).state_dict()
     assert set(state) == {"pruning", "sigreg", "redo", "initial"}
-    assert set(state_of({}, off[0], on[1])) == {"pruning"}
+    assert set(Techniques({}, off[0], on[1]).state_dict()) == {"pruning"}
     nets = {"online": nn.Sequential(nn.Linear(4, 4))}
     spectral_norm.attach_(nets["online"], ("0",))
-    assert set(state_of(nets, *off)) == {"spectral_norm"}
+    assert set(Techniques(nets, *off).state_dict()) == {"spectral_norm"}
 
 
 def test_what_was_kept_comes_back():
@@ -84,7 +84,8 @@ def test_what_was_kept_comes_back():
     on, other = (SigReg(SigRegConfig(weight=0.1), Stream(seed, "sigreg")) for seed in (0, 1))
     one, two = Recycler(ReDoConfig(every=5), 0), Recycler(ReDoConfig(every=5), 0)
     one.count = 7
-    load(state_of({"online": net}, on, {}, one), {"online": net}, other, {}, two)
+    state = Techniques({"online": net}, on, {}, one).state_dict()
+    Techniques({"online": net}, other, {}, two).load_state_dict(state)
     assert two.count == 7
     features = torch.randn(8, 4)
     assert torch.equal(other.parts(features).real, on.parts(features).real)

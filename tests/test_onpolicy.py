@@ -9,6 +9,7 @@ import torch
 from rlplatform.actor import Actor
 from rlplatform.onpolicy import RunningMoments, join
 from rlplatform.streams import Stream
+from rlplatform.techniques import policy_path
 from rlplatform.techniques.gtr import categorical_kl
 from rlplatform.techniques.policy_path import PolicyPath, UpdateCosine
 from test_actor import Random, Scripted
@@ -60,10 +61,11 @@ def policies(*logits):
     return [torch.tensor([row], dtype=torch.float64).log_softmax(-1) for row in logits]
 
 
-def test_a_straight_path_is_efficient_and_a_way_there_and_back_is_not():
+def test_a_straight_path_is_efficient_and_a_way_there_and_back_is_not(monkeypatch):
     """Small steps of logits: distances add up on the way out, to the second order."""
+    monkeypatch.setattr(policy_path, "WINDOW", 2)
     for ways, expected in (([0.0, 0.1, 0.2], 1.0), ([0.0, 0.1, 0.0], 0.0), ([0.0, 0.0, 0.0], 0.0)):
-        path = PolicyPath(categorical_kl, window=2)
+        path = PolicyPath(categorical_kl)
         path.begin(torch.zeros(1))
         for policy in policies(*([x, 0.0] for x in ways)):
             path.note(policy)
@@ -71,12 +73,13 @@ def test_a_straight_path_is_efficient_and_a_way_there_and_back_is_not():
         assert path.states is None
 
 
-def test_path_efficiency_by_definition():
+def test_path_efficiency_by_definition(monkeypatch):
+    monkeypatch.setattr(policy_path, "WINDOW", 2)
     a, b, c = policies([0.0, 0.5, 1.0], [1.0, -0.5, 0.0], [0.3, 0.3, 0.1])
-    path = PolicyPath(categorical_kl, window=2)
+    path = PolicyPath(categorical_kl)
     path.begin(torch.zeros(1))
     path.note(a), path.note(b)
-    saved = PolicyPath(categorical_kl, window=2)
+    saved = PolicyPath(categorical_kl)
     saved.load_state_dict(path.state_dict())
     assert saved.efficiency is None
 

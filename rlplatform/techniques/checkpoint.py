@@ -1,6 +1,7 @@
 """What agents keep in their checkpoints: parameters and moments by name, on the CPU, and what techniques have, of those that are on."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,49 +42,38 @@ def load_moments(
         }
 
 
-def state_of(
-    nets: Mapping[str, nn.Module],
-    sigreg: SigReg,
-    pruners: Mapping[str, Pruner],
-    redo: Recycler | None = None,
-    initial: Initial | None = None,
-) -> State:
-    """What techniques keep, as entries of an agent's state_dict; nothing for one that is switched off.
+@dataclass(frozen=True)
+class Techniques:
+    """What an agent has of them, on or off."""
 
-    Args:
-        nets: those that may be normalised, by name. pruners: by their names in the state.
-    """
-    state: dict[str, Any] = {name: part.state_dict() for name, part in _parts(sigreg, pruners, redo, initial).items()}
-    vectors = {name: spectral_norm.vectors(net) for name, net in nets.items()}
-    if any(vectors.values()):
-        state["spectral_norm"] = vectors
-    return state
+    nets: Mapping[str, nn.Module]  # those that may be normalised, by name
+    sigreg: SigReg
+    pruners: Mapping[str, Pruner]  # by their names in the state
+    redo: Recycler | None = None
+    initial: Initial | None = None
 
+    def state_dict(self) -> State:
+        """Entries for an agent's state_dict; nothing for one that is switched off."""
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
+        vectors = {name: spectral_norm.vectors(net) for name, net in self.nets.items()}
+        if any(vectors.values()):
+            state["spectral_norm"] = vectors
+        return state
 
-def load(
-    state: State,
-    nets: Mapping[str, nn.Module],
-    sigreg: SigReg,
-    pruners: Mapping[str, Pruner],
-    redo: Recycler | None = None,
-    initial: Initial | None = None,
-) -> None:
-    """Take them from an agent's state, of the same configuration."""
-    for name, part in _parts(sigreg, pruners, redo, initial).items():
-        part.load_state_dict(state[name])
-    for name, net in nets.items():
-        spectral_norm.load_vectors(net, state.get("spectral_norm", {}).get(name, {}))
+    def load_state_dict(self, state: State) -> None:
+        """Take them from the state of an agent of the same configuration."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        for name, net in self.nets.items():
+            spectral_norm.load_vectors(net, state.get("spectral_norm", {}).get(name, {}))
 
-
-def _parts(
-    sigreg: SigReg, pruners: Mapping[str, Pruner], redo: Recycler | None, initial: Initial | None
-) -> dict[str, Any]:
-    """What is switched on and has a state."""
-    parts: dict[str, Any] = {name: pruner for name, pruner in pruners.items() if pruner.on}
-    if sigreg.on:
-        parts["sigreg"] = sigreg
-    if redo is not None and redo.config.every:
-        parts["redo"] = redo
-    if initial is not None:
-        parts["initial"] = initial
-    return parts
+    def _parts(self) -> dict[str, Any]:
+        """What is switched on and has a state."""
+        parts: dict[str, Any] = {name: pruner for name, pruner in self.pruners.items() if pruner.on}
+        if self.sigreg.on:
+            parts["sigreg"] = self.sigreg
+        if self.redo is not None and self.redo.config.every:
+            parts["redo"] = self.redo
+        if self.initial is not None:
+            parts["initial"] = self.initial
+        return parts

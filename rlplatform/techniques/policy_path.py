@@ -20,9 +20,9 @@ Divergence = Callable[[Tensor, Tensor], Tensor]  # of the parameters of two dist
 class PolicyPath:
     """Notes one policy after the other, as distributions at its probe states. A new set of states is taken where a window begins."""
 
-    def __init__(self, divergence: Divergence, window: int = WINDOW) -> None:
+    def __init__(self, divergence: Divergence) -> None:
         """`divergence`: KL(old || new) of each state."""
-        self._divergence, self._window = divergence, window
+        self._divergence = divergence
         self.states: Tensor | None = None  # what the policy shall be asked about; None: `begin` first
         self._start = self._last = torch.zeros(0)
         self._length, self._count = torch.zeros(()), 0
@@ -40,7 +40,7 @@ class PolicyPath:
         else:
             self._length = self._length + self._distance(self._last, policy)
         self._last, self._count = policy, self._count + 1
-        if self._count > self._window:
+        if self._count > WINDOW:
             least = torch.finfo(policy.dtype).tiny  # a policy that stands still goes nowhere straight
             self.efficiency = self._distance(self._start, policy) / self._length.clamp(min=least)
             self.states = None
