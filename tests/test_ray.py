@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,17 @@ def assert_equal_rollouts(a: list[Rollout], b: list[Rollout]) -> None:
         assert left.keys() == right.keys()
         for key in left:
             np.testing.assert_array_equal(np.asarray(left[key]), np.asarray(right[key]), err_msg=key)
+
+
+def kill(pid: int) -> None:
+    """Returns when the process is gone: a signal is delivered some time later, and an actor may answer a whole round until then."""
+    os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 60.0
+    with suppress(ProcessLookupError):  # the raylet has collected its status
+        while True:
+            os.kill(pid, 0)
+            assert time.monotonic() < end, f"process {pid} outlived SIGKILL by a minute"
+            time.sleep(0.001)
 
 
 def play(
@@ -152,12 +164,12 @@ def test_actors_killed_within_a_round_change_nothing(every: int, monkeypatch: py
     placement = replace(HERE, retries=1)  # in succession: an actor may fail again after a round that went well
     with Remote(actors, lag, ray_toys.Slow, placement=placement) as remote:
 
-        def kill(k: int) -> None:
+        def kill_some(k: int) -> None:
             if k in kills:
                 time.sleep(0.01)
-                os.kill(remote.workers.pids[kills[k]], signal.SIGKILL)
+                kill(remote.workers.pids[kills[k]])
 
-        rollouts = play(remote.workers, rounds, lag, meanwhile=kill)
+        rollouts = play(remote.workers, rounds, lag, meanwhile=kill_some)
         state = remote.workers.state_dict()
     assert [restart.actor for restart in remote.restarts] == list(kills.values())
     most = max(restart.rounds for restart in remote.restarts)
@@ -230,7 +242,7 @@ def test_another_version_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 def test_games_that_cannot_be_saved_begin_anew_where_the_actor_died() -> None:
     with Remote(1, 0, ray_toys.Forgetful) as remote:
         rounds = [play(remote.workers, 1, 0, steps=4, first=k)[0] for k in range(2)]
-        os.kill(remote.workers.pids[0], signal.SIGKILL)
+        kill(remote.workers.pids[0])
         rounds.append(play(remote.workers, 1, 0, steps=4, first=2)[0])
     assert [restart.rounds for restart in remote.restarts] == [1]  # no round that was handed over is repeated
     assert rounds[0].first[0].all()
@@ -295,7 +307,7 @@ def test_a_run_whose_games_cannot_be_saved_says_what_a_death_cut(
     def kill_once(progress: experiment.Progress) -> None:
         if progress.done >= 80 and not killed:
             killed.append(progress.done)
-            os.kill(made[0].pids[0], signal.SIGKILL)
+            kill(made[0].pids[0])
 
     result = run(config, tmp_path, kill_once, placement=HERE)
     assert killed == [80]
