@@ -2,12 +2,14 @@
 
 from itertools import pairwise
 from math import log, pi
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F  # its name everywhere
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from rlplatform import _core
 from rlplatform.agents.ppo_config import Config
 from rlplatform.nets import encoder, orthogonal_
 from rlplatform.streams import Stream
@@ -121,10 +123,11 @@ class Trunk(nn.Module):
 
     def last(self, obs: Tensor) -> Tensor:
         """The last layer before its activation."""
+        *hidden, last = self.layers  # a slice of a ModuleList would be a module of its own, made anew in every pass
         x = self.encoder(obs)
-        for layer in self.layers[:-1]:
+        for layer in hidden:
             x = self.activation(layer(x))
-        h: Tensor = self.layers[-1](x)
+        h: Tensor = last(x)
         return h
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -225,17 +228,18 @@ def losses(net: Net, x: Minibatch, config: Config) -> Losses:
     Schulman et al. 2017 (arXiv:1707.06347), Eq. 7 and 9; the value loss clipped as in the authors' code, half of the squared error.
     """
     dist, value, hidden = net.seen(x.obs)
-    log_ratio = net.family.log_prob(dist, x.action) - x.log_prob
-    advantage = normalized(x.advantage) if config.normalize_advantage else x.advantage
-    policy = policy_loss(log_ratio, advantage, config)
-    of_value = value_loss(value, x, config)
+    log_prob = net.family.log_prob(dist, x.action)
+    if value.is_cuda:
+        policy, of_value = policy_loss(log_prob, x, config), value_loss(value, x, config)
+    else:
+        policy, of_value = ClippedLoss.apply(log_prob, value, x, config)  # type: ignore[no-untyped-call]
     entropy = net.family.entropy(dist).mean()
     total = policy + config.value_weight * of_value - config.entropy_weight * entropy
     penalty = torch.zeros(())
     if config.trust.weight:
         penalty = gtr.penalty(distances(net, dist, x, config), config.trust).mean()
         total = total + config.trust.weight * penalty
-    return Losses(total, policy, of_value, entropy, penalty, log_ratio.detach(), dist.detach(), hidden)
+    return Losses(total, policy, of_value, entropy, penalty, log_prob.detach() - x.log_prob, dist.detach(), hidden)
 
 
 def distances(net: Net, dist: Tensor, x: Minibatch, config: Config) -> Tensor:
@@ -253,8 +257,10 @@ def normalized(advantage: Tensor) -> Tensor:
     return (advantage - mean) / (std + 1e-8)
 
 
-def policy_loss(log_ratio: Tensor, advantage: Tensor, config: Config) -> Tensor:
+def policy_loss(log_prob: Tensor, x: Minibatch, config: Config) -> Tensor:
     """Mean of -min(r A, clip(r, 1 - eps, 1 + eps) A); without clipping of -r A, log r within +-2."""
+    log_ratio = log_prob - x.log_prob
+    advantage = normalized(x.advantage) if config.normalize_advantage else x.advantage
     if config.surrogate == "none":
         return -(log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() * advantage).mean()
     ratio = log_ratio.exp()
@@ -269,3 +275,21 @@ def value_loss(value: Tensor, x: Minibatch, config: Config) -> Tensor:
         near = x.value + (value - x.value).clamp(-config.clip, config.clip)
         error = torch.maximum(error, (near - x.target).square())
     return 0.5 * error.mean()
+
+
+class ClippedLoss(torch.autograd.Function):
+    """`policy_loss` and `value_loss` of log_prob and value, [B] float32 on the CPU, in one pass of C++ that makes their gradients, too."""
+
+    @staticmethod
+    def forward(ctx: Any, log_prob: Tensor, value: Tensor, x: Minibatch, config: Config) -> tuple[Tensor, Tensor]:
+        policy, of_value, *ctx.gradients = _core.clipped_loss(
+            log_prob.numpy(), value.numpy(), x.log_prob.numpy(), x.value.numpy(), x.advantage.numpy(), x.target.numpy(),
+            config.clip, 0.0 if config.surrogate == "clip" else MAX_LOG_RATIO, config.clip_value, config.normalize_advantage,
+        )  # fmt: skip
+        return torch.tensor(policy), torch.tensor(of_value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_policy: Tensor, of_value: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        by_log_prob, by_value = map(torch.from_numpy, ctx.gradients)
+        return of_policy * by_log_prob, of_value * by_value, None, None

@@ -33,6 +33,18 @@ def vtrace(
     c_bar: float,
     lambda_: float,
 ) -> NDArray[np.float32]: ...
+def clipped_loss(
+    log_prob: NDArray[np.float32],
+    value: NDArray[np.float32],
+    old_log_prob: NDArray[np.float32],
+    old_value: NDArray[np.float32],
+    advantage: NDArray[np.float32],
+    target: NDArray[np.float32],
+    clip: float,
+    max_log_ratio: float,
+    clip_value: bool,
+    normalize_advantage: bool,
+) -> tuple[float, float, NDArray[np.float32], NDArray[np.float32]]: ...
 def shift_images(image: Array, shift: NDArray[np.int64], intensity: NDArray[np.float32], out: Array) -> None: ...
 def resample(
     key: int, counter: int, starts: NDArray[np.int64], draws: NDArray[np.int64], reps: int

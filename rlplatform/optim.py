@@ -70,12 +70,14 @@ class ClippedAdam(torch.optim.Adam):
             adjust()
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))  # noqa: SLF001  # what clip_grad_norm_ calls
         states = [self.state[p] or self._begin(p) for p in parameters]
-        moments, squares, steps = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step"))
+        moments, squares = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq"))
         beta1, beta2 = group["betas"]
         with torch.no_grad():
-            torch._foreach_add_(steps, 1.0)
+            step = states[0]["step"] + 1.0  # one count for all: no parameter is ever left out
+            for state in states:
+                state["step"] = step
             torch._fused_adam_(
-                parameters, grads, moments, squares, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=0.0,
+                parameters, grads, moments, squares, [], [step] * len(states), lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=0.0,
                 eps=group["eps"], amsgrad=False, maximize=False, grad_scale=((norm + 1e-6) / max_norm).clamp(min=1.0),
             )  # fmt: skip
         return norm

@@ -13,6 +13,7 @@ import rlplatform
 from going_on import assert_goes_on
 from reference import c51, returns
 from reference import ppo as oracle
+from rlplatform import _core
 from rlplatform.actor import Actor
 from rlplatform.agents import load_preset, ppo_net
 from rlplatform.agents.ppo import Agent
@@ -298,15 +299,94 @@ def test_densities_and_entropies_by_definition():
         np.testing.assert_allclose(found.entropy(tensor).numpy(), oracle.entropy(dist), rtol=1e-5)
 
 
+def minibatch(n, seed):
+    """Transitions, their log-probabilities and values now: ratios from e^-3 to e^3, and values that moved further than is allowed."""
+    rng = np.random.default_rng(seed)
+    log_prob, value, old_log_prob, old_value, advantage, target = (
+        torch.from_numpy(rng.normal(scale=scale, size=n).astype(np.float32)) for scale in (0.7, 0.3, 0.7, 0.3, 1.5, 0.6)
+    )
+    none = torch.zeros(n, 0)
+    return log_prob, value, ppo_net.Minibatch(none, none, old_log_prob, old_value, advantage, target, none)
+
+
+@pytest.mark.parametrize("normalized", [True, False], ids=["normalized", "as_it_is"])
+@pytest.mark.parametrize("clip_value", [True, False], ids=["clipped_value", "free_value"])
+@pytest.mark.parametrize("surrogate", ["clip", "none"])
+@pytest.mark.parametrize("n", [2, 257])
+def test_losses_in_one_pass_are_those_of_the_lines(n, surrogate, clip_value, normalized):
+    """Values and gradients, beside torch's of the same formulas in float64: for the surrogate alone, the value alone, and any sum."""
+    config = dataclasses.replace(
+        TINY, surrogate=surrogate, max_kl=0.5, clip_value=clip_value, normalize_advantage=normalized
+    )
+    for seed in range(3):
+        log_prob, value, x = minibatch(n, seed)
+        here = log_prob.clone().requires_grad_(), value.clone().requires_grad_()
+        ours = ppo_net.ClippedLoss.apply(*here, x, config)
+        exact = log_prob.double().requires_grad_(), value.double().requires_grad_()
+        wide = x._replace(**{name: getattr(x, name).double() for name in ("log_prob", "value", "advantage", "target")})
+        lines = ppo_net.policy_loss(exact[0], wide, config), ppo_net.value_loss(exact[1], wide, config)
+        np.testing.assert_allclose([loss.item() for loss in ours], [loss.item() for loss in lines], rtol=1e-6)
+        for a, b in ((1.0, 0.0), (0.0, 1.0), (-0.5, 3.0)):
+            found = torch.autograd.grad(a * ours[0] + b * ours[1], here, retain_graph=True)
+            wanted = torch.autograd.grad(a * lines[0] + b * lines[1], exact, retain_graph=True)
+            for one, other in zip(found, wanted, strict=True):
+                np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-6, atol=1e-9)
+        if n > 2:  # what decides is there: either side of each bound, both signs
+            ratio = (log_prob - x.log_prob).exp()
+            moved = (value - x.value).abs() > config.clip
+            for sign in (-1, 1):
+                at = (x.advantage - x.advantage.mean() * normalized) * sign > 0
+                for bound in ((ratio < 1 / math.e**2), (ratio > math.e**2), (ratio - 1).abs() < config.clip):
+                    assert (bound & at).any()
+            nearer = (x.value - x.target).abs() < (value - x.target).abs()
+            assert (moved & nearer).any()
+            assert (moved & ~nearer).any()
+            assert (~moved).any()
+
+
 def test_without_clipping_ratios_count_as_e_squared_at_most():
-    config = dataclasses.replace(TINY, surrogate="none", max_kl=0.5)
+    config = dataclasses.replace(TINY, surrogate="none", max_kl=0.5, normalize_advantage=False)
+    x = minibatch(4, 0)[2]._replace(log_prob=torch.zeros(4), advantage=torch.tensor([1.0, -2.0, 0.5, 1.0]))
     log_ratio = torch.tensor([3.0, -3.0, 0.5, -0.5], requires_grad=True)
-    advantage = torch.tensor([1.0, -2.0, 0.5, 1.0])
-    loss = ppo_net.policy_loss(log_ratio, advantage, config)
     expected = [math.exp(2.0), -2.0 * math.exp(-2.0), 0.5 * math.exp(0.5), math.exp(-0.5)]
-    assert loss.item() == pytest.approx(-sum(expected) / 4)
-    slope = torch.autograd.grad(loss, log_ratio)[0]
-    np.testing.assert_allclose(slope.numpy(), [0.0, 0.0, -expected[2] / 4, -expected[3] / 4], rtol=1e-6)
+    in_one_pass, _ = ppo_net.ClippedLoss.apply(log_ratio, torch.zeros(4), x, config)
+    for loss in (ppo_net.policy_loss(log_ratio, x, config), in_one_pass):
+        assert loss.item() == pytest.approx(-sum(expected) / 4)
+        slope = torch.autograd.grad(loss, log_ratio)[0]
+        np.testing.assert_allclose(slope.numpy(), [0.0, 0.0, -expected[2] / 4, -expected[3] / 4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("surrogate", ["clip", "none"])
+@pytest.mark.parametrize("what", ["log_prob", "value", "advantage", "target"])
+def test_no_clipping_hides_a_number_that_is_none(what, surrogate):
+    """A comparison with NaN is false: the learner stops at a loss that is not finite, and has to see it."""
+    log_prob, value, x = minibatch(8, 0)
+    now = {"log_prob": log_prob, "value": value}
+    now.get(what, getattr(x, what))[3] = math.nan
+    losses = ppo_net.ClippedLoss.apply(log_prob, value, x, dataclasses.replace(TINY, surrogate=surrogate, max_kl=0.5))
+    assert [math.isnan(loss.item()) for loss in losses] == [
+        what in ("log_prob", "advantage"),
+        what in ("value", "target"),
+    ]
+
+
+def test_a_loss_in_one_pass_refuses_what_it_cannot_read():
+    """What the extension is given by other callers: `Config` has refused its own."""
+    columns = [np.zeros(3, np.float32)] * 6
+    for wrong, what in (
+        ({0: np.zeros(1, np.float32)}, "at least 2 transitions"),
+        ({1: np.zeros(4, np.float32)}, r"value must be \[3\], as log_prob is"),
+        ({5: np.zeros((3, 1), np.float32)}, r"target must be \[3\]"),
+        ({6: 0.0}, "clip must be > 0"),
+        ({7: math.nan}, "max_log_ratio >= 0"),
+    ):
+        given: list[Any] = [*columns, 0.2, 0.0, True, True]
+        for at, value in wrong.items():
+            given[at] = value
+        with pytest.raises(ValueError, match=what):
+            _core.clipped_loss(*given)
+    with pytest.raises(TypeError):
+        _core.clipped_loss(*[np.zeros(3)] * 6, 0.2, 0.0, True, True)
 
 
 # -- normalisation --------------------------------------------------------------------------------------------------------

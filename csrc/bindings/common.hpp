@@ -24,3 +24,4 @@ void bind_continual(py::module_& m);
 void bind_pixels(py::module_& m);
 void bind_augment(py::module_& m);
 void bind_bootstrap(py::module_& m);
+void bind_clipped_loss(py::module_& m);

@@ -18,4 +18,5 @@ PYBIND11_MODULE(_core, m) {
   bind_pixels(m);
   bind_augment(m);
   bind_bootstrap(m);
+  bind_clipped_loss(m);
 }

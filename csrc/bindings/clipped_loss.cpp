@@ -1,0 +1,41 @@
+#include "clipped_loss.hpp"
+
+#include <string>
+
+#include "common.hpp"
+
+namespace {
+
+using Numbers = Vector<float>;
+
+const float* column(const Numbers& a, const char* name, py::ssize_t n) {
+  if (a.ndim() != 1 || a.shape(0) != n)
+    throw py::value_error(std::string(name) + " must be [" + std::to_string(n) + "], as log_prob is");
+  return a.data();
+}
+
+}  // namespace
+
+void bind_clipped_loss(py::module_& m) {
+  m.def(
+      "clipped_loss",
+      [](const Numbers& log_prob, const Numbers& value, const Numbers& old_log_prob, const Numbers& old_value,
+         const Numbers& advantage, const Numbers& target, double clip, double max_log_ratio, bool clip_value,
+         bool normalize_advantage) {
+        const py::ssize_t n = log_prob.size(), least = normalize_advantage ? 2 : 1;
+        if (n < least) throw py::value_error("a minibatch needs at least " + std::to_string(least) + " transitions");
+        if (!(clip > 0.0 && max_log_ratio >= 0.0)) throw py::value_error("clip must be > 0, and max_log_ratio >= 0");
+        const float* now = column(log_prob, "log_prob", n);
+        const float* v = column(value, "value", n);
+        const rlp::Transitions x{column(old_log_prob, "old_log_prob", n), column(old_value, "old_value", n),
+                                 column(advantage, "advantage", n), column(target, "target", n)};
+        Numbers by_log_prob(n), by_value(n);
+        const rlp::ClippedLoss loss =
+            rlp::clipped_loss(now, v, x, static_cast<std::size_t>(n), {clip, max_log_ratio, clip_value, normalize_advantage},
+                              by_log_prob.mutable_data(), by_value.mutable_data());
+        return py::make_tuple(loss.policy, loss.value, by_log_prob, by_value);
+      },
+      "log_prob"_a.noconvert(), "value"_a.noconvert(), "old_log_prob"_a.noconvert(), "old_value"_a.noconvert(),
+      "advantage"_a.noconvert(), "target"_a.noconvert(), "clip"_a, "max_log_ratio"_a, "clip_value"_a, "normalize_advantage"_a,
+      "PPO's policy loss and value loss of [n] float32 each, and their gradients by log_prob and by value, [n] float32.");
+}
