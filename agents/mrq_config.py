@@ -73,6 +73,11 @@ class Config(Checked):
         self._expect("bins", self.bins >= 3 and self.bins % 2 == 1, "odd and >= 3, so that a reward of 0 is a bin")
         self._expect("capacity", self.capacity > self.min_replay, "more than min_replay, or learning would never start")
 
+    @property
+    def single_rewards(self) -> int:
+        """Steps whose rewards value and policy need one by one: none, unless some are to be left out."""
+        return self.n if self.release.terminal_reward else 0
+
     def for_timing(self) -> "Config":
         """The same updates with a burst of five for the encoder before every fifth: what five of them cost is five times the mean
         over a run's period, to which the copies to the targets add next to nothing."""

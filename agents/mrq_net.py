@@ -347,13 +347,13 @@ class EncoderLoss(NamedTuple):
 
 
 def encoder_loss(
-    online: Encoder, target: Encoder, x: Unroll, bins: Tensor, config: Config, *, terminates: bool
+    online: Encoder, target: Encoder, x: Unroll, bins: Tensor, config: Config, *, terminates: Tensor | bool
 ) -> EncoderLoss:
     """Sum over the H steps of mean squared errors of the next state's embedding (the target encoder's) and of done, and of the
     reward's cross entropy; means over all of the batch, with 0 for what comes after an end. Fujimoto et al. 2025, Eq. 11-14.
 
     Args:
-        terminates: whether any episode of this task ever terminated; before that, done is not learned.
+        terminates: whether any episode of this task ever terminated, 0 or 1; before that, done is not learned.
     """
     size = x.reward.shape[1]
     with torch.no_grad():
@@ -363,7 +363,7 @@ def encoder_loss(
     error = F.mse_loss(states.float(), later, reduction="none").mean(-1)
     dynamics = (x.follows * error).sum() / size
     reward = (there * two_hot_cross_entropy(outcome[..., 1:], x.reward, bins)).sum() / size
-    done = (there * (outcome[..., 0] - x.done).square()).sum() / size * float(terminates)
+    done = (there * (outcome[..., 0] - x.done).square()).sum() / size * terminates
     total = config.dynamics_weight * dynamics + config.reward_weight * reward + config.done_weight * done
     return EncoderLoss(total, dynamics.detach(), reward.detach(), done.detach())
 
@@ -375,6 +375,12 @@ class Transitions(NamedTuple):
     action: Tensor  # [B, A] float32
     n_return: Tensor  # [B] float32, of raw rewards
     discount: Tensor  # [B] float32: gamma^m, or 0 where the episode terminated within the m steps
+
+
+def n_step_return(reward: Tensor, terminated: Tensor, config: Config) -> Tensor:
+    """[B] float32, of rewards and terminations [B, n]: without the reward of a step that terminates, as the released code has it."""
+    powers = config.gamma ** torch.arange(config.n, dtype=torch.float64, device=reward.device)
+    return ((reward * ~terminated) * powers).sum(1).float()
 
 
 class Noise(NamedTuple):

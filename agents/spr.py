@@ -319,12 +319,7 @@ class Agent:
 
     def _recycle(self) -> None:
         """Dormant units of the network that learns; the target takes them over as it takes over all else."""
-        if isinstance(self.replay, DeviceReplay):
-            index = torch.from_numpy(self._redo.draw(self.replay)).to(self.device)
-            drawn = self.replay.gather(index, self.replay.batch(len(index)))
-            obs = self.replay.stack(drawn, self.replay.stacks(drawn)).obs[:, 0]
-        else:
-            obs = self._redo.observations(self.replay).to(self.device)
+        obs = self._redo.observations(self.replay).to(self.device)
         layers, _ = record(self.online, lambda x: self.online(x, None), obs)
         self._redo.recycle_(self.master, self._fresh(self._redo.stream), self.master.links(), layers, [self._adam])
         self._pruner.apply_(self.master)  # what was pruned stays so

@@ -13,7 +13,7 @@ from torch import Tensor
 from rlplatform.agents.spr_config import DTYPES, Config
 from rlplatform.agents.spr_net import Net, NetNoise, flattened, q_values, support_of, unflattened
 from rlplatform.device import CPU, placed, products
-from rlplatform.device_call import DeviceCall
+from rlplatform.device_call import Adopted, DeviceCall
 from rlplatform.device_streams import DeviceStream
 from rlplatform.graphs import Graphed
 from rlplatform.staging import Field, field_of
@@ -29,23 +29,11 @@ class _Acting:
         self._net = placed(Net(config, spec, DTYPES[config.dtype], acting=True), device).requires_grad_(False)
         self._support = support_of(config).to(device)
         self._calls: dict[Any, Any] = {}  # the network as graphs, which know the weights by their addresses
-        self._owns = False  # whether `load` copies
+        self._weights = Adopted(dict(self._net.named_parameters()), device)
 
     def load(self, weights: Weights) -> None:
-        """Take over the tensors of Agent.weights() without a copy: later changes in place are seen. Graphs keep addresses:
-        where others come than the captured ones, their values are copied from then on."""
-        parameters, given = dict(self._net.named_parameters()), weights["net"]
-        if self._owns:
-            for name, parameter in parameters.items():
-                parameter.copy_(given[name])
-        elif not self._calls:
-            for name, parameter in parameters.items():
-                parameter.data = given[name].to(self._device)
-        elif any(p.data_ptr() != given[name].data_ptr() for name, p in parameters.items()):
-            for name, parameter in parameters.items():
-                parameter.data = given[name].to(self._device, copy=True)
-            self._calls.clear()
-            self._owns = True
+        """Take over the tensors of Agent.weights(); see `Adopted`."""
+        self._weights.take(weights["net"], self._calls)
 
     def _best(self, obs: Tensor, *noise: Tensor) -> Tensor:
         """[N] int64, of obs [N, stack, *frame]."""

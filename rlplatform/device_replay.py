@@ -178,6 +178,13 @@ class DeviceReplay:
         """Where new items enter: the largest priority**alpha ever recorded, 1 at first."""
         return float(self._max_priority)
 
+    @property
+    def mean_abs_reward(self) -> float:
+        """Mean of |reward| over the steps stored, eligible or not; 0.0 where there are none. Summed in float64, in another order than
+        `Replay` sums."""
+        # What holds no step holds 0: slots that were never written, and those of final frames.
+        return float(self._reward.abs().sum(dtype=torch.float64) / self._size.clamp(min=1))
+
     def eligible(self) -> Array:
         """Insertion numbers of all items that can be drawn, ascending, int64."""
         stream, place = np.nonzero(self._eligible.cpu().numpy())
@@ -317,6 +324,11 @@ class DeviceReplay:
         self._expect("index", index, torch.int64, tuple(out.index.shape))
         self._kernels.gather(index.data_ptr(), self._native(out), *self._queue())
         return out
+
+    def observations(self, index: Array) -> Tensor:
+        """As `Replay.observations`, on the device; 0 for an item that is not eligible, and `check` raises."""
+        drawn = self.gather(torch.from_numpy(index).to(self.device), self.batch(len(index)))
+        return self.stack(drawn, self.stacks(drawn)).obs[:, 0]
 
     def stacks(self, batch: DeviceBatch) -> Stacks:
         """Memory for the observations of such batches as they were stored."""

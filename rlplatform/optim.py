@@ -26,6 +26,13 @@ def take_gradients(
         parameter.grad = laid_as(parameter, grad)
 
 
+@torch.no_grad()
+def write_gradients(loss: Tensor, parameters: Sequence[Tensor], into: Sequence[Tensor]) -> None:
+    """As `take_gradients`, within a graph: `grad` of `into` stays where it is, and nobody waits to see whether the loss is finite."""
+    grads = torch.autograd.grad(loss, parameters)
+    torch._foreach_copy_([p.grad for p in into if p.grad is not None], grads)  # element by element, whatever the layout
+
+
 def laid_as(parameter: Tensor, grad: Tensor) -> Tensor:
     """A gradient in its parameter's dtype, and in memory as that is. A convolution hands out its kernel's with the channels last where its
     input has them so; fused optimisers run along memory and would step other weights by it."""

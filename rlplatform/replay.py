@@ -154,6 +154,14 @@ class Replay:
         arrays = self._core.gather(index, n, _doubles(gamma), k, out)
         return Batch(*arrays) if out is None else out
 
+    def observations(self, index: Array) -> Array:
+        """What was seen when these items, [B] int64, were stored: [B, stack, *frame].
+
+        Raises:
+            ValueError: where one of them is not eligible.
+        """
+        return self.gather(index, 1, 0.0).obs[:, 0]
+
     def update_priority(self, index: Array, priority: Array) -> None:
         """Give items new priorities; `priority**alpha` is what is stored.
 

@@ -67,7 +67,8 @@ def test_it_trains_collects_and_says_what_failed(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout
     assert [*notes] == [
         "doctor", "tests", "bench:learner", "bench:device_replay", "bench:device_envs", "bench:returns", "bench:bf16/float32",
-        "bench:bf16/tf32", "bench:bf16/bfloat16", "train:c51/minatar_Breakout/1", "train:bbf/atari_Pong/1", "train:bbf/atari_Broken/1", "train:bbf/atari_Pong/2", "train:bbf/atari_Broken/2", "collect",
+        "bench:bf16/tf32", "bench:bf16/bfloat16", "train:c51/minatar_Breakout/1", "train:mrq/control_Pendulum/1",
+        "train:bbf/atari_Pong/1", "train:bbf/atari_Broken/1", "train:bbf/atari_Pong/2", "train:bbf/atari_Broken/2", "collect",
     ]  # fmt: skip
     assert {notes[stage][0] for stage in notes if "Broken" not in stage} == {"done"}
     assert notes["train:bbf/atari_Broken/2"] == ["FAILED: no such game; sorry"]
@@ -139,18 +140,20 @@ def test_every_command_is_one_that_there_is(tmp_path: Path, monkeypatch: pytest.
     assert benches == 7
     assert [config.task for config, _ in trained] == [
         "minatar/Breakout",
+        "control/Pendulum",
         "atari/Boxing",
         "atari/RoadRunner",
         "atari/CrazyClimber",
     ]
     assert {config.device for config, _ in trained} == {"cuda"}
-    assert [config.backend for config, _ in trained] == ["device", "exact", "exact", "exact"]
-    assert [config.steps for config, _ in trained] == [1_000_000, 5_000, 5_000, 5_000]
-    assert {config.agent.dtype for config, _ in trained[1:]} == {"bfloat16"}
-    assert len({folder for _, folder in trained}) == 4
+    assert [config.backend for config, _ in trained] == ["device", "exact", "exact", "exact", "exact"]
+    assert [config.steps for config, _ in trained] == [1_000_000, 20_000, 5_000, 5_000, 5_000]
+    assert (trained[1][0].lag, trained[1][0].agent.hidden, trained[1][0].agent.batch) == (1, 512, 256)
+    assert {config.agent.dtype for config, _ in trained[2:]} == {"bfloat16"}
+    assert len({folder for _, folder in trained}) == 5
     assert commands[1] == ["rlplatform", "doctor"]
     tests = [Path(part) for part in commands[2] if part.endswith(".py")]
-    assert len(tests) == 7
+    assert len(tests) == 8
     assert all(path.is_file() for path in tests)
 
 

@@ -126,7 +126,7 @@ stage doctor 10 60 rlplatform doctor
 cd "$work" # so that the installed package is what is tested, not the checkout
 # Those that a machine may lack something for: the others passed where there was no GPU.
 stage tests 60 600 python -m pytest -q -p no:cacheprovider -rs -m "skipif and not slow" "$repo"/tests/test_device_{parts,learner,replay,envs,actor,run}.py \
-  "$repo/tests/test_returns.py"
+  "$repo"/tests/test_{mrq_device,returns}.py
 mkdir -p "$out/results"
 stage bench:learner 60 600 rlplatform bench learner --device "$device" --presets bbf sr_spr spr der drq_eps --repeats 7 \
   --out "$out/results/learner_gpu.json"
@@ -140,6 +140,9 @@ done
 # Environments, actor, replay and learner on the device: steps and updates a second are in its metrics.jsonl.
 stage train:c51/minatar_Breakout/1 60 300 rlplatform train c51 minatar/Breakout --seed 1 --steps 1000000 \
   --run-dir "$work/runs/c51/minatar_Breakout/seed_1" "device=$device" backend=device envs=64 log_every=10000 checkpoint_every=250000
+# MR.Q with its paper's networks, on a task that needs no MuJoCo, acting beside learning: likewise.
+stage train:mrq/control_Pendulum/1 60 300 rlplatform train mrq control/Pendulum --seed 1 --steps 20000 \
+  --run-dir "$work/runs/mrq/control_Pendulum/seed_1" "device=$device" lag=1 agent.hidden=512 agent.action_embedding=256 agent.batch=256
 
 # Training takes what is left: `jobs` runs at a time, in the order of seeds, then tasks. Each is asked to stop in time to write its
 # checkpoint; one whose turn does not come is noted as skipped.

@@ -37,7 +37,9 @@ def load_moments(
     for name, entry in moments.items():
         parameter = parameters[name]
         keeper[parameter].state[parameter] = {
-            key: t.clone() if key == "step" else torch.empty_like(parameter.detach(), dtype=t.dtype).copy_(t)
+            key: t.to(parameter.device, copy=True)
+            if key == "step"
+            else torch.empty_like(parameter.detach(), dtype=t.dtype).copy_(t)
             for key, t in entry.items()
         }
 

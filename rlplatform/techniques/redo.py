@@ -91,8 +91,8 @@ class Recycler:
         return eligible[self.rows(len(eligible))]
 
     def observations(self, replay: Any) -> Tensor:
-        """[batch, stack, *frame] from a Replay, as they were stored."""
-        return torch.from_numpy(replay.gather(self.draw(replay), 1, 0.0).obs[:, 0])
+        """[batch, stack, *frame] from a Replay or DeviceReplay, as they were stored and where they are."""
+        return torch.as_tensor(replay.observations(self.draw(replay)))
 
     def recycle_(
         self,
