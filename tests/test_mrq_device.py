@@ -112,6 +112,10 @@ def test_with_every_technique(case: str) -> None:
     spec = SPECS["gray" if case == "bfloat16" else "continuous"]
     host, device = both(dataclasses.replace(TINY, **CASES[case]), spec)
     assert_the_same(host, device, rollouts(spec, 12))
+    if case == "pruning":
+        for part in ("encoder", "value", "policy"):
+            weights = [p for p in getattr(host.master, part).parameters() if p.ndim > 1]
+            assert sum(int((p == 0).sum()) for p in weights) > 0.5 * sum(p.numel() for p in weights), part
 
 
 def test_nothing_is_learned_about_ends_before_there_was_one() -> None:

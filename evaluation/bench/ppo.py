@@ -7,7 +7,8 @@ and Atari Pong (8 environments, the Nature CNN; on EnvPool where it is installed
 through faces that cost the peers as little as we could make them, and take the same number of minibatches of the same size
 through the same networks.
 
-  bare    passes through our network, forward to act and forward and backward to learn, and nothing else: the bound on `ours`
+  bare    passes through our network, forward to act and forward and backward to learn, and steps of the environments by actions drawn
+          beforehand, and nothing else: the bound on `ours`
   ours    Learner, actor and environments as a run has them, with all that it logs
   single  ppo_single_file.py
   sb3     stable_baselines3.PPO (`pip install stable-baselines3`; left out where it is not installed)
@@ -201,7 +202,7 @@ def agent_of(case: Case) -> tuple[Agent, EnvBatch]:
 
 
 def bare(case: Case) -> Callable[[int], None]:
-    """Its network on noise, laid out as the agent lays it out."""
+    """Its network on noise, laid out as the agent lays it out, and its environments."""
     agent, envs = agent_of(case)
     spec, rng = envs.spec, np.random.default_rng(0)
     frames = rng.integers(0, 2, (case.batch, *spec.frame_shape)).astype(spec.frame_dtype)
@@ -210,12 +211,16 @@ def bare(case: Case) -> Callable[[int], None]:
         seen = seen.as_floats()
     learned, acted = seen[:], seen[: case.envs]
     parameters = list(agent.net.parameters())
+    actions = rng.integers(0, spec.actions, (case.steps, case.envs))
+    envs.reset()
 
     def play(rounds: int) -> None:
         for _ in range(rounds):
             with torch.inference_mode():
-                for _ in range(case.steps + 1):
+                agent.net(acted)  # of the observations after the last step, for their values
+                for action in actions:
                     agent.net(acted)
+                    envs.step(action)
             for _ in range(case.epochs * case.round // case.batch):
                 dist, value = agent.net(learned)
                 torch.autograd.grad(dist.sum() + value.sum(), parameters)
