@@ -4,6 +4,7 @@ Colours are Okabe and Ito's and shapes differ besides, so that groups are told a
 where they end; numbers that a reader will want stand beside their marks.
 """
 
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -449,8 +450,8 @@ def _short(name: str) -> str:
 
 
 def _title(group: Group) -> str:
-    """Its title as it is drawn; its name, where that alone is not too long."""
-    return _short(group.title if len(group.title) <= LONGEST else group.name)
+    """Its title as it is drawn; where that is too long, its name, fields of the configuration by their last parts."""
+    return _short(group.title if len(group.title) <= LONGEST else re.sub(r"(\w+\.)+(?=\w+=)", "", group.name))
 
 
 def _label(group: Group, wrap: int = 24) -> str:

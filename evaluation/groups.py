@@ -65,9 +65,12 @@ def read_groups(paths: Sequence[Path], benchmark: str | None = None) -> list[Gro
         ValueError: no run, a malformed file (with line and column), a task that the benchmark does not have.
     """
     groups: list[Group] = []
+    folders = {path: _runs_under(path) for path in paths if path.is_dir()}
+    among = [run for runs in folders.values() for run in runs]
     for path in paths:
-        if path.is_dir():
-            groups += _from_folder(path, benchmark)
+        if path in folders:
+            agents = by_agent(folders[path], benchmark, among)
+            groups += [_of_runs(name, where, members, path) for name, where, members in agents]
         elif path.is_file():
             groups += _from_file(path, benchmark)
         else:
@@ -137,27 +140,34 @@ def common_tasks(groups: Sequence[Group]) -> list[str]:
     return tasks
 
 
-def _from_folder(root: Path, benchmark: str | None) -> list[Group]:
+def _runs_under(root: Path) -> list[Run]:
     runs = [Run(root)] if (root / "result.json").exists() else find(root)
     if not runs:
         raise ValueError(f"{root}: there is no finished run under it")
-    return [_of_runs(name, where, members, root) for name, where, members in by_agent(runs, benchmark)]
+    return runs
 
 
-def by_agent(runs: Sequence[Run], benchmark: str | None = None) -> list[tuple[str, str | None, list[Run]]]:
+def by_agent(
+    runs: Sequence[Run], benchmark: str | None = None, among: Sequence[Run] = ()
+) -> list[tuple[str, str | None, list[Run]]]:
     """(name, benchmark, its runs) of each agent: unlike protocols and configurations of a preset are agents of their own, whose names
-    say what sets them apart."""
+    say what sets them apart from the others here and `among` those elsewhere."""
+    kinds, others = _kinds(runs, benchmark), _kinds(among, benchmark)
+    found = []
+    for key, members in kinds.items():
+        alike = {of: some[0] for of, some in (kinds | others).items() if of[1] == key[1] and of != key}
+        found.append((key[1] + _what_is_unlike(members[0], list(alike.values())), key[0] or None, members))
+    return found
+
+
+def _kinds(runs: Sequence[Run], benchmark: str | None) -> dict[tuple[str, str, str, str], list[Run]]:
+    """By benchmark, preset, protocol and configuration."""
     kinds: dict[tuple[str, str, str, str], list[Run]] = {}
     for run in runs:
         where = benchmark or benchmark_of(run.task)
         key = where or "", run.preset, repr(protocols.of_run(run)), repr(_flat(run.config["agent"]))
         kinds.setdefault(key, []).append(run)
-    found = []
-    for (where, preset, *_), members in kinds.items():
-        alike = [some for key, some in kinds.items() if key[1] == preset and some is not members]
-        suffix = _what_is_unlike(members[0], [some[0] for some in alike])
-        found.append((preset + suffix, where or None, members))
-    return found
+    return kinds
 
 
 def _of_runs(name: str, benchmark: str | None, runs: Sequence[Run], root: Path) -> Group:
@@ -252,13 +262,11 @@ def _given_curve(by_run: Iterable[Mapping[int, float]]) -> Curve | None:
 def _what_is_unlike(run: Run, others: Sequence[Run]) -> str:
     """What sets a run's protocol and configuration apart from those of others of its preset, as " (key=value, ...)"."""
     mine = {**_flat(run.config["agent"]), **protocols.of_run(run)}
-    words: dict[str, str] = {}
-    for other in others:
-        theirs = {**_flat(other.config["agent"]), **protocols.of_run(other)}
-        if benchmark_of(other.task) != benchmark_of(run.task):
-            words["benchmark"] = benchmark_of(run.task) or run.task
-        words.update({key: f"{key}={value}" for key, value in mine.items() if theirs.get(key) != value})
-    return f" ({', '.join(words.values())})" if words else ""
+    theirs = [{**_flat(other.config["agent"]), **protocols.of_run(other)} for other in others]
+    words = [f"{key}={value}" for key, value in mine.items() if any(one.get(key) != value for one in theirs)]
+    if any(benchmark_of(other.task) != benchmark_of(run.task) for other in others):
+        words.insert(0, benchmark_of(run.task) or run.task)
+    return f" ({', '.join(words)})" if words else ""
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

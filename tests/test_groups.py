@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rlplatform.evaluation import figures
 from rlplatform.evaluation.groups import WINDOW, common_tasks, gather, published_group, read_groups
 from rlplatform.evaluation.published import published
 from run_files import make_run, scores_of
@@ -60,6 +61,23 @@ def test_one_seed_twice_is_refused(tmp_path) -> None:
     make_run(tmp_path / "other" / "c")
     first, second = read_groups([tmp_path / "a", tmp_path / "other"])  # two arguments are two groups
     assert (first.name, second.name) == ("der 1", "der 2")
+
+
+def test_folders_of_unlike_configurations_are_named_by_what_is_unlike(tmp_path) -> None:
+    """Fields in the configuration's order, whichever other agent they are unlike; in one folder or in several."""
+    unlike = {"a": "", "b": "  width: 3\n", "c": "  width: 3\n  pruning:\n    sparsity: 0.9\n"}
+    for name, fields in unlike.items():
+        config = make_run(tmp_path / "all" / name) / "config.yaml"
+        config.write_text(config.read_text().replace("agent:\n", "agent:\n" + fields))
+    names = ["der", "der (width=3)", "der (width=3, pruning.sparsity=0.9)"]
+    assert [group.name for group in read_groups([tmp_path / "all"])] == names
+    assert [group.name for group in read_groups([tmp_path / "all" / name for name in unlike])] == names
+    drawn = [
+        figures._title(group) for group in read_groups([tmp_path / "all"])
+    ]  # too long for a figure: the fields' last parts
+    assert drawn == ["der (ours)", "der (width=3) (ours)", "der (width=3, sparsity=0.9)"]
+    (again, *_), (alone,) = read_groups([tmp_path / "all" / "a"] * 2), read_groups([tmp_path / "all" / "c"])
+    assert (again.name, alone.name) == ("der 1", "der")
 
 
 def test_a_task_of_no_benchmark_is_raw(tmp_path) -> None:

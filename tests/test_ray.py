@@ -314,7 +314,8 @@ def test_a_run_whose_games_cannot_be_saved_says_what_a_death_cut(
     assert result["games_cut"] == 2
     assert result["actors"] == {"restarts": 1, "repeated_rounds": 1, "cpus": [machine()["cpu"]]}
     (line,) = (tmp_path / "restarts.csv").read_text().splitlines()[1:]
-    assert line.startswith("80,0,1,")
+    # The round under way when it died is lost, or the next one, where it had played that to its end already.
+    assert line.startswith(("80,0,1,", "100,0,1,"))
     assert json.loads((tmp_path / "provenance.json").read_text())["exact_resume"] is False
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert (last["actors/restarts"], last["actors/repeated_rounds"], last["actors/lag"]) == (1, 1, 0)

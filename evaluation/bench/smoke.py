@@ -24,9 +24,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from rlplatform.agents import load_preset
+from rlplatform.agents.mrq import Agent
 from rlplatform.agents.mrq_config import Config
+from rlplatform.config import merge
+from rlplatform.envs import make, suite_of
 from rlplatform.provenance import provenance
-from rlplatform.runconfig import make_agent, resolve_config
 
 TASKS = ("atari57-mrq/Pong", "dmc-visual/walker-walk")
 GIB = 2**30
@@ -79,9 +82,10 @@ def short_run(task: str, steps: int, threads: int) -> dict[str, Any]:
         raise RuntimeError(f"{task}: a loss is not finite: {losses}")
     if updates != steps - Config().min_replay or of_encoder != math.ceil(updates / period) * period:
         raise RuntimeError(f"{task}: {updates} updates and {of_encoder} of the encoder after {steps} steps")
-    config = resolve_config("mrq", task, options[4:], steps=steps)
-    agent = make_agent(config)
-    spec = agent.spec
+    envs = make(task, 1, seed=0, first_env=0)
+    spec = envs.spec
+    envs.close()
+    agent = Agent(merge(Config(), load_preset("mrq", suite_of(task).name).config), spec, 1, seed=0)
     learned = sum(tensor.numel() for tensor in agent.state_dict()["online"].values())
     # The burst is whole at its first update: a run that ends within a period has paid for all of it.
     seconds = last["perf/sample_s"] + last["perf/update_s"]
