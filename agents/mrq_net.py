@@ -12,6 +12,7 @@ import torch.nn.functional as F  # its name everywhere
 from torch import Tensor, nn
 
 from rlplatform.agents.mrq_config import Config
+from rlplatform.frame_conv import channels_last
 from rlplatform.nets import uniform_
 from rlplatform.streams import Stream
 from rlplatform.techniques.redo import Into, Link, link
@@ -139,7 +140,7 @@ class PixelState(Part):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Numbers from 0 to 255 [B, stack, height, width] or [B, stack, channels, height, width] -> [B, hidden]."""
-        x = obs.flatten(1, -3).to(self.conv1.weight.dtype).contiguous(memory_format=torch.channels_last)
+        x = channels_last(obs.flatten(1, -3), self.conv1.weight.dtype)
         x = F.elu(self.conv1.on_bytes(x), inplace=True)
         for conv in (self.conv2, self.conv3, self.conv4):
             x = F.elu(conv(x), inplace=True)

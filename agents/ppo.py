@@ -242,8 +242,7 @@ class Agent:
     def _see(self, seen: Observations, size: int) -> Observations | Tensor:
         """The round's observations as the policy saw them. Only then do the normalised ones change what the next round sees."""
         if not self.config.normalize_obs:
-            unstacked = self.spec.stack == 1 and len(self.spec.frame_shape) == 3
-            return seen.as_floats() if unstacked else seen
+            return seen
         obs = seen[torch.arange(len(seen.rows))]
         scaled = normalized_obs(obs, *self._obs_scale().values())
         self._obs_moments.add(obs[:size].numpy())

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F  # its name everywhere
 from torch import Tensor, nn
 
+from rlplatform.frame_conv import frame_conv
 from rlplatform.nets import flat, orthogonal_
 from rlplatform.streams import Stream
 from rlplatform.techniques.redo import Into, Link
@@ -37,9 +38,8 @@ class NormConv(nn.Module):
         self.bias.data.zero_()
 
     def forward(self, x: Tensor, scale: float) -> Tensor:
-        """[B, outputs, height, width] of scale * x, for x [B, inputs, height, width]; both lie in memory channels last."""
-        weight = self.weight if scale == 1.0 else self.weight * scale  # smaller than x
-        y: Tensor = self.norm(F.conv2d(x, weight, self.bias, self.stride).permute(0, 2, 3, 1))
+        """[B, outputs, height, width] of scale * x, for x [B, inputs, height, width] of any dtype; in memory channels last."""
+        y: Tensor = self.norm(frame_conv(x, self.weight, self.bias, scale, stride=self.stride))
         return y.permute(0, 3, 1, 2)
 
 
@@ -103,14 +103,13 @@ class Net(nn.Module):
 
     def features(self, obs: Tensor) -> Tensor:
         """The last hidden layer before its ReLU, [B, hidden], of observations [B, stack, *frame] of any dtype."""
-        x = obs.to(self.head.weight.dtype)
         if self.convs:
-            x, scale = x.flatten(1, -3).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), self.scale
+            x, scale = obs.flatten(1, -3), self.scale
             for conv in self.convs:
                 x, scale = F.relu(conv(x, scale)), 1.0
             x = flat(x)
         else:
-            x = x.flatten(1) * self.scale
+            x = obs.to(self.head.weight.dtype).flatten(1) * self.scale
         for layer in self.hidden[:-1]:
             x = F.relu(layer(x))
         h: Tensor = self.hidden[-1](x)

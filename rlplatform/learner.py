@@ -4,6 +4,7 @@ from fractions import Fraction
 from math import isfinite, prod
 from typing import NamedTuple, Protocol
 
+from rlplatform import _core
 from rlplatform.types import Agent, Metrics, Rollout, State, Weights
 
 LOOK_EVERY = 1_000  # gradient steps between two looks at losses that lie on a device, since looking waits for it
@@ -28,12 +29,15 @@ class Inspector(Protocol):
 
 
 class Learner:
-    """How many gradient steps are due is arithmetic, not a lock: `floor(steps * updates_per_step)` in all."""
+    """How many gradient steps are due is arithmetic, not a lock: `floor(steps * updates_per_step)` in all.
+
+    The process of a learner keeps what it frees, up to 2 GiB (csrc/heap.hpp)."""
 
     def __init__(self, agent: Agent, updates_per_step: float) -> None:
         """`updates_per_step`: gradient steps per agent step (the replay ratio); 0.1 means exactly one in ten."""
         if not (isfinite(updates_per_step) and updates_per_step >= 0):
             raise ValueError(f"updates_per_step must be finite and >= 0, got {updates_per_step}")
+        _core.keep_freed_memory()  # what one gradient step frees the next one takes
         self.agent = agent
         self._ratio = Fraction(str(updates_per_step))
         self._credited = 0  # agent steps observed while the agent was ready: no burst after the start or a resume

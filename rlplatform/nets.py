@@ -12,6 +12,7 @@ import torch.nn.functional as F  # its name everywhere
 from torch import Tensor, nn
 
 from rlplatform.device_streams import DeviceStream
+from rlplatform.frame_conv import channels_last, frame_conv
 from rlplatform.streams import Stream
 from rlplatform.types import Spec
 
@@ -122,7 +123,7 @@ class NatureCNN(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Numbers from 0 to 255 [B, stack, height, width] of any dtype -> [B, features], of the pixels scaled to [0, 1]."""
-        x = obs.to(self.conv1.weight.dtype).contiguous(memory_format=torch.channels_last)
+        x = channels_last(obs, self.conv1.weight.dtype)
         x = F.relu(self.conv1(x, scale=1.0 / 255.0))
         x = F.relu(self.conv2(x))
         x = F.relu(self.conv3(x))
@@ -153,8 +154,7 @@ class MinAtarCNN(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """[B, stack, channels, height, width], 0 to 255 of any dtype -> [B, features]."""
-        x = obs.flatten(1, 2).to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
-        return flat(F.relu(F.conv2d(x, self.weight * (1.0 / 255.0), self.bias)))
+        return frame_conv(obs.flatten(1, 2), self.weight, self.bias, 1.0 / 255.0, relu=True).flatten(1)
 
 
 class ResidualBlock(nn.Module):
@@ -217,7 +217,7 @@ class ImpalaCNN(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Numbers from 0 to 255 [B, stack, height, width] of any dtype -> [B, features], of the pixels scaled to [0, 1]."""
-        x = obs.to(self.stage1.conv.weight.dtype).contiguous(memory_format=torch.channels_last)
+        x = channels_last(obs, self.stage1.conv.weight.dtype)
         return flat(F.relu(self.stage3(self.stage2(self.stage1(x, scale=1.0 / 255.0)))))
 
 

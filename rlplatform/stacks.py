@@ -12,21 +12,13 @@ from rlplatform.types import Spec, State
 class Observations:
     """The observations of a rollout, put together where they are asked for: a frame lies in memory once."""
 
-    frames: Tensor  # [R, *frame]; channels last: [R, height, width, channels]
+    frames: Tensor  # [R, *frame]
     rows: Tensor  # [M, stack] int64: the frames of each observation, oldest first
-    channels_last: bool = False  # of frames [channels, height, width]
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
         """Observations [B, stack, *frame], of index [B] int64: t * N + i; those after T * N are the true final ones."""
         rows = self.rows[index]
-        if self.channels_last:  # the frames of a stack of 1
-            return self.frames.index_select(0, rows.flatten()).permute(0, 3, 1, 2)[:, None]
         return self.frames.index_select(0, rows.flatten()).view(*rows.shape, *self.frames.shape[1:])
-
-    def as_floats(self) -> "Observations":
-        """The same numbers as float32, of frames [channels, height, width] that are not stacked: laid out as a convolution wants them
-        once, for whoever reads a round several times. Four times the memory of bytes."""
-        return Observations(self.frames.permute(0, 2, 3, 1).float().contiguous(), self.rows, channels_last=True)
 
 
 class Stacks:

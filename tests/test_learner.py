@@ -1,5 +1,8 @@
 """The replay ratio's arithmetic, and what a loss that is not finite does."""
 
+import platform
+import subprocess
+import sys
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -121,3 +124,28 @@ def test_ended_games_carry_the_agent_step_of_all_environments_at_which_they_ende
     subject.learn([first, rollout(3, 2)])
     subject.learn([first, second])  # type: ignore[list-item]
     assert subject.ended == [(12 + 4, 3, 5.0, 7), (12 + 12, 2, -1.0, 9)]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc: its heap is left as it is")
+def test_what_a_learner_frees_it_takes_again() -> None:
+    """Gradient steps of several blocks of 20 MB, counted in pages that the system had to clear: none once the first step has them."""
+    script = """if True:
+        import resource, sys
+        from rlplatform.learner import Learner
+        if sys.argv[1] == "learner":
+            Learner(None, 1.0)
+        def step():
+            blocks = [b"x" * 20_000_000 for _ in range(4)]  # not NumPy's, which asks for pages of 2 MB
+        step(), step()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(5):
+            step()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    """
+
+    def cleared(who: str) -> int:
+        run = subprocess.run([sys.executable, "-P", "-c", script, who], capture_output=True, text=True, check=True)
+        return int(run.stdout)
+
+    assert cleared("nobody") > 5 * 10_000  # of 4 kB each; or this test would see nothing
+    assert cleared("learner") < 200

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlplatform.actor import Actor
-from rlplatform.stacks import Observations, Stacks
+from rlplatform.stacks import Stacks
 from rlplatform.streams import Stream
 from test_actor import SPEC, Random, Scripted
 
@@ -49,15 +49,6 @@ def test_observations_are_what_the_policy_saw(seed, lengths, depth, both):
             assert len(seen.rows) == size + len(rollout.final_at)
             for row, frame, (t, i) in zip(seen[size:].numpy(), rollout.final_frame, rollout.final_at, strict=True):
                 np.testing.assert_array_equal(row, [*saw[t, i, 1:], frame])
-
-
-def test_floats_are_the_same_observations_channels_last():
-    frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (7, 3, 5, 4), np.uint8))
-    seen = Observations(frames, torch.tensor([[4], [0], [6], [4]]))
-    floats, index = seen.as_floats()[torch.tensor([3, 1, 2])], torch.tensor([3, 1, 2])
-    assert torch.equal(floats, seen[index].float())
-    assert floats.shape == (3, 1, 3, 5, 4)
-    assert floats[:, 0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_more_environments_than_were_announced_are_refused():

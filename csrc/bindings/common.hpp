@@ -11,6 +11,7 @@ template <typename T>
 using Vector = py::array_t<T, py::array::c_style>;  // no forcecast: a wrong dtype is refused, never copied
 
 void bind_build(py::module_& m);
+void bind_heap(py::module_& m);
 void bind_random(py::module_& m);
 void bind_returns(py::module_& m);
 void bind_replay(py::module_& m);
@@ -25,3 +26,4 @@ void bind_pixels(py::module_& m);
 void bind_augment(py::module_& m);
 void bind_bootstrap(py::module_& m);
 void bind_clipped_loss(py::module_& m);
+void bind_frame_conv(py::module_& m);

@@ -5,6 +5,7 @@
 PYBIND11_MODULE(_core, m) {
   m.doc() = "The C++ core of rlplatform.";
   bind_build(m);
+  bind_heap(m);
   bind_random(m);
   bind_returns(m);
   bind_replay(m);
@@ -19,4 +20,5 @@ PYBIND11_MODULE(_core, m) {
   bind_augment(m);
   bind_bootstrap(m);
   bind_clipped_loss(m);
+  bind_frame_conv(m);
 }

@@ -202,17 +202,16 @@ def agent_of(case: Case) -> tuple[Agent, EnvBatch]:
 
 
 def bare(case: Case) -> Callable[[int], None]:
-    """Its network on noise, laid out as the agent lays it out, and its environments."""
+    """Its network on frames of a game played at random, as the agent stacks them, and its environments."""
     agent, envs = agent_of(case)
-    spec, rng = envs.spec, np.random.default_rng(0)
-    frames = rng.integers(0, 2, (case.batch, *spec.frame_shape)).astype(spec.frame_dtype)
-    seen = Observations(torch.from_numpy(frames), torch.arange(case.batch)[:, None].expand(-1, spec.stack))
-    if spec.stack == 1 and len(spec.frame_shape) == 3:
-        seen = seen.as_floats()
+    spec = envs.spec
+    actions = np.random.default_rng(0).integers(0, spec.actions, (case.steps, case.envs))
+    envs.reset()
+    played = [envs.step(action).frame.copy() for action in actions]
+    frames = torch.from_numpy(np.concatenate(played)[-case.batch :])
+    seen = Observations(frames, torch.arange(case.batch)[:, None].expand(-1, spec.stack))
     learned, acted = seen[:], seen[: case.envs]
     parameters = list(agent.net.parameters())
-    actions = rng.integers(0, spec.actions, (case.steps, case.envs))
-    envs.reset()
 
     def play(rounds: int) -> None:
         for _ in range(rounds):
