@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # its name everywhere
 from torch import Tensor
@@ -14,7 +15,13 @@ FEW = 8  # one byte in so many, or fewer, set: convolutions that visit all take 
 
 
 def channels_last(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """[B, C, H, W] of any dtype as `dtype`, the channels last in memory: put there while they are bytes, which takes a sixth of the time."""
+    """[B, C, H, W] of any dtype as `dtype`, the channels last in memory: bytes on the CPU in one pass, an eighth of the time of two."""
+    if x.dtype == torch.uint8 and dtype == torch.float32 and x.device.type == "cpu" and x.is_contiguous() and x.numel():
+        count, channels, height, width = x.shape
+        out = torch.empty(count, height, width, channels)
+        as_they_are = np.zeros((count, 2), np.int64), np.ones(count, np.float32)  # neither shifted nor scaled
+        _core.shift_images(x.numpy(), *as_they_are, out.numpy())
+        return out.permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last).to(dtype)
 
 

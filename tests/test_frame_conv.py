@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rlplatform import _core
 from rlplatform import frame_conv as module
 from rlplatform.agents import pqn_net
-from rlplatform.frame_conv import frame_conv
+from rlplatform.frame_conv import channels_last, frame_conv
 from rlplatform.nets import MinAtarCNN
 from rlplatform.streams import Stream
 from rlplatform.techniques.activations import record
@@ -88,6 +88,17 @@ def test_layouts_and_dtypes(passes):
         torch.testing.assert_close(frame_conv(x, weight, bias, 0.5), out.detach())
     assert frame_conv(x[:0], weight, bias).shape == (0, 7, 6, 6)
     assert passes == [3, 3, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_channels_go_last_and_numbers_stay(channels, dtype):
+    x = frames(1, 3, channels, 5, 4)
+    for given in (x, x.float(), x.permute(0, 1, 3, 2), x[:0], x[::2]):
+        out = channels_last(given, dtype)
+        assert out.dtype == dtype
+        assert torch.equal(out.float(), given.float())
+        assert out.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_as_many_set_bytes_as_torch_would_rather_have(passes):

@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rlplatform import _core
 from rlplatform.actor import Actor, FrameStack
 from rlplatform.agents import load_preset
 from rlplatform.agents.ppo import Agent
@@ -203,6 +204,7 @@ def agent_of(case: Case) -> tuple[Agent, EnvBatch]:
 
 def bare(case: Case) -> Callable[[int], None]:
     """Its network on frames of a game played at random, as the agent stacks them, and its environments."""
+    _core.keep_freed_memory()  # as a learner has it
     agent, envs = agent_of(case)
     spec = envs.spec
     actions = np.random.default_rng(0).integers(0, spec.actions, (case.steps, case.envs))
