@@ -260,10 +260,15 @@ def _given_curve(by_run: Iterable[Mapping[int, float]]) -> Curve | None:
 
 
 def _what_is_unlike(run: Run, others: Sequence[Run]) -> str:
-    """What sets a run's protocol and configuration apart from those of others of its preset, as " (key=value, ...)"."""
-    mine = {**_flat(run.config["agent"]), **protocols.of_run(run)}
-    theirs = [{**_flat(other.config["agent"]), **protocols.of_run(other)} for other in others]
-    words = [f"{key}={value}" for key, value in mine.items() if any(one.get(key) != value for one in theirs)]
+    """What sets a run's protocol and configuration apart from those of others of its preset, as " (key=value, ...)": the first fields that
+    tell them all apart. A field that says no more than those before it, as one that follows from them, is left out."""
+    all_of_them = [{**_flat(one.config["agent"]), **protocols.of_run(one)} for one in (run, *others)]
+    words, told_apart = list[str](), [""] * len(all_of_them)
+    for key, value in all_of_them[0].items():
+        finer = [f"{told}\n{one.get(key)!r}" for told, one in zip(told_apart, all_of_them, strict=True)]
+        if len(set(finer)) > len(set(told_apart)):
+            words.append(f"{key}={value}")
+            told_apart = finer
     if any(benchmark_of(other.task) != benchmark_of(run.task) for other in others):
         words.insert(0, benchmark_of(run.task) or run.task)
     return f" ({', '.join(words)})" if words else ""

@@ -64,8 +64,9 @@ def test_one_seed_twice_is_refused(tmp_path) -> None:
 
 
 def test_folders_of_unlike_configurations_are_named_by_what_is_unlike(tmp_path) -> None:
-    """Fields in the configuration's order, whichever other agent they are unlike; in one folder or in several."""
-    unlike = {"a": "", "b": "  width: 3\n", "c": "  width: 3\n  pruning:\n    sparsity: 0.9\n"}
+    """Fields in the configuration's order, the first that tell all agents apart, without those that follow; in one folder or in several."""
+    pruned = "  width: 3\n  pruning:\n    sparsity: 0.9\n    begin: 5\n"
+    unlike = {"a": "", "b": "  width: 3\n", "c": pruned}
     for name, fields in unlike.items():
         config = make_run(tmp_path / "all" / name) / "config.yaml"
         config.write_text(config.read_text().replace("agent:\n", "agent:\n" + fields))
