@@ -127,6 +127,7 @@ class Agent:
         if not spec.actions and len(spec.action_shape) != 1:
             raise ValueError(f"this agent needs discrete actions or vectors, got actions {list(spec.action_shape)}")
         self.config, self.spec, self._dtype = config, spec, DTYPES[config.dtype]
+        self._streams = streams
         self._pixels, self._actions = mrq_net.is_image(spec), mrq_net.action_size(spec)
         replay = partial(DeviceReplay, device=self.device) if self._graphed else Replay
         self.replay: Any = replay(
@@ -312,10 +313,9 @@ class Agent:
 
     def unroll(self, batch: Batch) -> Unroll:
         """A batch as the encoder's loss takes it."""
-        by_time = torch.from_numpy(batch.action).transpose(0, 1)
         return Unroll(
             self._observations([*batch.obs.swapaxes(0, 1)]),
-            mrq_net.as_vectors(by_time, self.spec),
+            self._actions_taken(batch),
             torch.from_numpy(batch.reward).T.contiguous(),
             torch.from_numpy(batch.terminated.astype(np.float32)).T,
             torch.from_numpy(batch.mask.astype(np.float32)).T,
@@ -329,10 +329,14 @@ class Agent:
             n_return = mrq_net.n_step_return(reward, terminated, self.config)
         return Transitions(
             self._observations([batch.obs[:, 0], batch.next_obs]),
-            mrq_net.as_vectors(torch.from_numpy(batch.action[:, 0]), self.spec),
+            self._actions_taken(batch)[0],
             n_return,
             torch.from_numpy(batch.discount),
         )
+
+    def _actions_taken(self, batch: Batch) -> Tensor:
+        by_time, index = torch.from_numpy(batch.action).transpose(0, 1), torch.from_numpy(batch.index)
+        return mrq_net.actions_taken(by_time, index, self.spec, self.config, self._streams)
 
     def _observations(self, parts: list[Array]) -> Tensor:
         """Behind each other; images are shifted at random, each stack by a draw of its own."""

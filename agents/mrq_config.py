@@ -21,6 +21,7 @@ class Release:
         False  # G1: the first targets are bootstrapped with scale 1, and the scale has no floor but 1e-8
     )
     terminal_reward: bool = False  # G2: the reward of a step that terminates is left out of the n-step return
+    first_actions: bool = False  # G3: of the first min_replay steps, a discrete action's number in place of each entry of its one-hot vector
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlplatform import device_augment
 from rlplatform.agents.mrq_config import DTYPES, Config
-from rlplatform.agents.mrq_net import Transitions, Unroll, as_vectors, is_image, n_step_return
+from rlplatform.agents.mrq_net import Transitions, Unroll, actions_taken, is_image, n_step_return
 from rlplatform.device import products
 from rlplatform.device_replay import DeviceBatch, DeviceReplay, Stacks
 from rlplatform.device_streams import DeviceStream
@@ -88,7 +88,7 @@ class Launches:
     def _update(self) -> None:
         batch = self._transitions.draw()
         x = Transitions(
-            self._transitions.observations(bootstrap=True), as_vectors(batch.action[:, 0], self._replay.spec),
+            self._transitions.observations(bootstrap=True), self._actions_taken(batch)[0],
             n_step_return(batch.reward, batch.terminated, self._config) if self._k else batch.n_return, batch.discount,
         )  # fmt: skip
         with products(tf32=False):
@@ -97,11 +97,20 @@ class Launches:
         for name, value in self.metrics.items():
             value.copy_(said[name])
 
+    def _actions_taken(self, batch: DeviceBatch) -> Tensor:
+        replay = self._replay
+        return actions_taken(batch.action.transpose(0, 1), batch.index, replay.spec, self._config, replay.streams)
+
     def _encoder_update(self) -> None:
         batch = self._subsequences.draw()
         obs = self._subsequences.observations(bootstrap=False)
-        action = as_vectors(batch.action.transpose(0, 1), self._replay.spec)
         with products(tf32=False):
             self._learn_encoder(
-                Unroll(obs, action, batch.reward.T.contiguous(), batch.terminated.T.float(), batch.mask.T.float())
+                Unroll(
+                    obs,
+                    self._actions_taken(batch),
+                    batch.reward.T.contiguous(),
+                    batch.terminated.T.float(),
+                    batch.mask.T.float(),
+                )
             )

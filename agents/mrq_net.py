@@ -308,6 +308,16 @@ def as_vectors(action: Tensor, spec: Spec) -> Tensor:
     return F.one_hot(action, spec.actions).float() if spec.actions else action
 
 
+def actions_taken(action: Tensor, index: Tensor, spec: Spec, config: Config, streams: int) -> Tensor:
+    """Actions as the networks take them, [h, B, A] float32, of [h, B] or [h, B, A] from a replay of that many streams: those of the items
+    `index` [B], and of the h - 1 steps after each."""
+    vectors = as_vectors(action, spec)
+    if not (config.release.first_actions and spec.actions):
+        return vectors
+    step = index + streams * torch.arange(len(action), device=index.device)[:, None]  # of all streams
+    return torch.where((step < config.min_replay)[..., None], action[..., None].float(), vectors)
+
+
 def symexp_bins(count: int) -> Tensor:
     """[count] float32: symexp of equally spaced numbers, sign(x) (exp |x| - 1) (Hafner et al. 2023, arXiv:2301.04104)."""
     x = torch.linspace(-LARGEST_BIN, LARGEST_BIN, count, dtype=torch.float64)

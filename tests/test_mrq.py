@@ -416,6 +416,21 @@ def test_three_updates_are_those_written_out_by_hand(spec):
             np.testing.assert_allclose(value, net[name], rtol=0, atol=1e-5, err_msg=f"{part}.{name}")
 
 
+def test_the_released_code_stores_the_first_discrete_actions_as_numbers():
+    """Of those before min_replay, counted over both environments, also within a subsequence that reaches beyond; others are one-hot."""
+    spec = dataclasses.replace(REACH, actions=3, action_shape=())
+    batch = batches(spec, np.random.default_rng(0), 3)
+    batch = batch._replace(index=np.array([5, 8, 9, 40]))
+    plain = np.eye(3, dtype=np.float32)[batch.action.T]
+    for release in (Release(), Release(first_actions=True)):
+        agent = Agent(dataclasses.replace(TINY, min_replay=10, release=release), spec, 2, seed=0)
+        random = np.array([[True, True, True, False], [True, False, False, False], [True, False, False, False]])
+        numbers = np.repeat(batch.action.T[..., None], 3, -1)
+        expected = np.where(random[..., None] & release.first_actions, numbers, plain)
+        np.testing.assert_array_equal(agent.unroll(batch).action, expected)
+        np.testing.assert_array_equal(agent.transitions(batch).action, expected[0])
+
+
 def test_the_released_return_leaves_out_the_reward_of_a_step_that_terminates():
     batch = batches(REACH, np.random.default_rng(0), 3)
     released = dataclasses.replace(TINY, release=Release(terminal_reward=True))
@@ -761,7 +776,7 @@ def test_bfloat16_gives_the_losses_and_the_gradients_of_float32():
 def test_presets():
     plain, faithful = (merge(Config(), load_preset(name, "dmc28").config) for name in ("mrq", "mrq_faithful"))
     assert plain == Config()
-    assert faithful == dataclasses.replace(Config(), release=Release(reward_scale=True, terminal_reward=True))
+    assert faithful == dataclasses.replace(Config(), release=Release(True, True, first_actions=True))
     atari = merge(Config(), load_preset("mrq_faithful", "atari57-mrq").config)
     assert (atari.epsilon, atari.epsilon_eval) == (0.001, 0.001)  # G4
 

@@ -32,7 +32,7 @@ SPECS = {
 # Three periods, and a replay that is full and overwritten.
 TINY = Config(hidden=8, action_embedding=3, bins=5, batch=4, target_period=6, capacity=48, min_replay=12)
 CASES = {
-    "released": {"release": Release(reward_scale=True, terminal_reward=True)},
+    "released": {"release": Release(reward_scale=True, terminal_reward=True, first_actions=True)},
     "bfloat16": {"dtype": "bfloat16"},
     "sigreg": {"sigreg": SigRegConfig(weight=0.5)},
     "pruning": {"pruning": PruningConfig(sparsity=0.8, begin=2, end=14, every=3)},
