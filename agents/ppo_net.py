@@ -183,15 +183,20 @@ class Net(nn.Module):
 
     def seen(self, obs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """As `forward`, and the last hidden layers [B, hidden] before their activation: the policy's, and a value's of its own."""
+        out, value, hidden = self.outputs(obs)
+        return self.family.of(out, self.log_std), value, hidden
+
+    def outputs(self, obs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """As `seen`, with what the distribution is made of [B, family.inputs] in its place."""
         h = self.trunk.last(obs)
         x = self.trunk.activation(h)
-        dist = self.family.of(self.policy(x), self.log_std)
+        out: Tensor = self.policy(x)
         if self.critic is None:
             value: Tensor = self.value(x)
-            return dist, value[:, 0], (h,)
+            return out, value[:, 0], (h,)
         other = self.critic.last(obs)
         value = self.value(self.critic.activation(other))
-        return dist, value[:, 0], (h, other)
+        return out, value[:, 0], (h, other)
 
 
 # --- the loss ---
@@ -227,7 +232,11 @@ def losses(net: Net, x: Minibatch, config: Config) -> Losses:
 
     Schulman et al. 2017 (arXiv:1707.06347), Eq. 7 and 9; the value loss clipped as in the authors' code, half of the squared error.
     """
-    dist, value, hidden = net.seen(x.obs)
+    out, value, hidden = net.outputs(x.obs)
+    if not value.is_cuda and isinstance(net.family, Categorical) and not config.trust.weight:
+        total, policy, of_value, entropy, dist, log_prob = CategoricalLoss.apply(out, value, x, config)  # type: ignore[no-untyped-call]
+        return Losses(total, policy, of_value, entropy, torch.zeros(()), log_prob - x.log_prob, dist, hidden)
+    dist = net.family.of(out, net.log_std)
     log_prob = net.family.log_prob(dist, x.action)
     if value.is_cuda:
         policy, of_value = policy_loss(log_prob, x, config), value_loss(value, x, config)
@@ -282,10 +291,7 @@ class ClippedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, log_prob: Tensor, value: Tensor, x: Minibatch, config: Config) -> tuple[Tensor, Tensor]:
-        policy, of_value, *ctx.gradients = _core.clipped_loss(
-            log_prob.numpy(), value.numpy(), x.log_prob.numpy(), x.value.numpy(), x.advantage.numpy(), x.target.numpy(),
-            config.clip, 0.0 if config.surrogate == "clip" else MAX_LOG_RATIO, config.clip_value, config.normalize_advantage,
-        )  # fmt: skip
+        policy, of_value, *ctx.gradients = _core.clipped_loss(log_prob.numpy(), value.numpy(), *_in_one_pass(x, config))
         return torch.tensor(policy), torch.tensor(of_value)
 
     @staticmethod
@@ -293,3 +299,30 @@ class ClippedLoss(torch.autograd.Function):
     def backward(ctx: Any, of_policy: Tensor, of_value: Tensor) -> tuple[Tensor, Tensor, None, None]:
         by_log_prob, by_value = map(torch.from_numpy, ctx.gradients)
         return of_policy * by_log_prob, of_value * by_value, None, None
+
+
+class CategoricalLoss(torch.autograd.Function):
+    """The whole loss on the CPU where actions are discrete and there is no trust region: (total, policy, value, entropy, distributions
+    [B, A], log-probabilities [B] of the actions taken), of logits [B, A] and value [B], float32; only the first has a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, value: Tensor, x: Minibatch, config: Config) -> tuple[Tensor, ...]:
+        given: Any = (logits.numpy(), x.action.numpy(), value.numpy(), *_in_one_pass(x, config))
+        losses, *arrays = _core.categorical_loss(*given, config.value_weight, config.entropy_weight)
+        dist, log_prob, *ctx.gradients = map(torch.from_numpy, arrays)
+        total, *parts = torch.tensor(losses).unbind()
+        ctx.mark_non_differentiable(*parts, dist, log_prob)
+        return total, *parts, dist, log_prob
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_total: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        by_logits, by_value = ctx.gradients
+        return of_total * by_logits, of_total * by_value, None, None
+
+
+def _in_one_pass(x: Minibatch, config: Config) -> tuple[Any, ...]:
+    """What both passes of C++ take of a minibatch and of the configuration."""
+    columns = x.log_prob.numpy(), x.value.numpy(), x.advantage.numpy(), x.target.numpy()
+    cap = 0.0 if config.surrogate == "clip" else MAX_LOG_RATIO
+    return *columns, config.clip, cap, config.clip_value, config.normalize_advantage

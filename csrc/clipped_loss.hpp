@@ -1,6 +1,7 @@
 #pragma once
 // The part of PPO's loss that no distribution over actions is in: the clipped surrogate and the value loss of a minibatch, with
-// their gradients (Schulman et al. 2017, arXiv:1707.06347, Eq. 7; the value loss clipped as in its authors' code).
+// their gradients (Schulman et al. 2017, arXiv:1707.06347, Eq. 7; the value loss clipped as in its authors' code). And all of it, from
+// the logits on (Eq. 9), where actions are discrete.
 //
 // One pass instead of some sixty tensor operations, forward and backward, on a few hundred numbers each, which cost more to call
 // than to compute. In double; rounded once.
@@ -8,6 +9,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
+#include <vector>
 
 namespace rlp {
 
@@ -73,6 +76,53 @@ inline ClippedLoss clipped_loss(const float* log_prob, const float* value, const
     by_value[i] = static_cast<float>(follows * worst * share);
   }
   return {-surrogate * share, 0.5 * error * share};
+}
+
+struct CategoricalLoss {
+  double total;  // policy + value_weight * value - entropy_weight * entropy
+  ClippedLoss parts;
+  double entropy;  // mean
+};
+
+// All of PPO's loss where actions are one of `actions`, from logits [n, actions] and the actions taken, each within their number:
+// log-probabilities, the two losses above, the mean entropy, and the gradients of `total` by logits and by value. Writes log_softmax
+// of the logits, and of the actions taken their log-probabilities, [n].
+inline CategoricalLoss categorical_loss(const float* logits, std::size_t actions, const std::int64_t* action, const float* value,
+                                        const Transitions& x, std::size_t n, const ClippedLossOptions& options, double value_weight,
+                                        double entropy_weight, float* log_softmax, float* log_prob, float* by_logits,
+                                        float* by_value) {
+  std::vector<double> entropy(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    const float* row = logits + i * actions;
+    float* logs = log_softmax + i * actions;
+    double most = row[0], sum = 0.0;
+    for (std::size_t k = 1; k < actions; ++k) most = std::max(most, static_cast<double>(row[k]));
+    for (std::size_t k = 0; k < actions; ++k) sum += std::exp(row[k] - most);
+    const double normalizer = most + std::log(sum);
+    for (std::size_t k = 0; k < actions; ++k) {
+      const double log_p = row[k] - normalizer, p = std::exp(log_p);
+      logs[k] = static_cast<float>(log_p);
+      by_logits[i * actions + k] = static_cast<float>(p);
+      entropy[i] -= p * log_p;
+    }
+    log_prob[i] = logs[action[i]];
+  }
+  std::vector<float> by_log_prob(n);
+  const ClippedLoss parts = clipped_loss(log_prob, value, x, n, options, by_log_prob.data(), by_value);
+  const double share = 1.0 / static_cast<double>(n);
+  double mean = 0.0;
+  for (std::size_t i = 0; i < n; ++i) {
+    mean += entropy[i] * share;
+    by_value[i] = static_cast<float>(value_weight * by_value[i]);
+    for (std::size_t k = 0; k < actions; ++k) {
+      const std::size_t at = i * actions + k;
+      const double p = by_logits[at], taken = static_cast<std::size_t>(action[i]) == k ? 1.0 : 0.0;
+      // p log p is 0 where p is, which the logarithm may be too far down to say.
+      const double towards_even = p > 0.0 ? p * (log_softmax[at] + entropy[i]) : p;
+      by_logits[at] = static_cast<float>(by_log_prob[i] * (taken - p) + entropy_weight * share * towards_even);
+    }
+  }
+  return {parts.policy + value_weight * parts.value - entropy_weight * mean, parts, mean};
 }
 
 }  // namespace rlp

@@ -46,6 +46,27 @@ def clipped_loss(
     clip_value: bool,
     normalize_advantage: bool,
 ) -> tuple[float, float, NDArray[np.float32], NDArray[np.float32]]: ...
+def categorical_loss(
+    logits: NDArray[np.float32],
+    action: NDArray[np.int64],
+    value: NDArray[np.float32],
+    old_log_prob: NDArray[np.float32],
+    old_value: NDArray[np.float32],
+    advantage: NDArray[np.float32],
+    target: NDArray[np.float32],
+    clip: float,
+    max_log_ratio: float,
+    clip_value: bool,
+    normalize_advantage: bool,
+    value_weight: float,
+    entropy_weight: float,
+) -> tuple[
+    tuple[float, float, float, float],
+    NDArray[np.float32],
+    NDArray[np.float32],
+    NDArray[np.float32],
+    NDArray[np.float32],
+]: ...
 def bytes_set(frames: NDArray[np.uint8]) -> int: ...
 def frame_conv(
     frames: NDArray[np.uint8],

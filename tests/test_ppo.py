@@ -344,6 +344,75 @@ def test_losses_in_one_pass_are_those_of_the_lines(n, surrogate, clip_value, nor
             assert (~moved).any()
 
 
+@pytest.mark.parametrize("normalized", [True, False], ids=["normalized", "as_it_is"])
+@pytest.mark.parametrize("surrogate", ["clip", "none"])
+@pytest.mark.parametrize("actions", [1, 2, 6])
+def test_the_whole_discrete_loss_in_one_pass_is_that_of_the_lines(actions, surrogate, normalized):
+    """From logits on, some so far apart that a probability is 0: all that is said, and the total's gradients times any factor, beside
+    torch's of the same formulas in float64."""
+    config = dataclasses.replace(
+        TINY, surrogate=surrogate, max_kl=0.5, normalize_advantage=normalized, value_weight=0.7, entropy_weight=0.3
+    )
+    family, rng = ppo_net.Categorical(actions), np.random.default_rng(actions)
+    for n in (2, 65):
+        _, value, x = minibatch(n, n)
+        logits = torch.from_numpy(rng.normal(scale=1.5, size=(n, actions)).astype(np.float32))
+        logits[1, 0] -= 1000.0
+        x = x._replace(action=torch.from_numpy(rng.integers(0, actions, n)))
+        x.action[1] = actions - 1
+        here = logits.clone().requires_grad_(), value.clone().requires_grad_()
+        total, policy, of_value, entropy, dist, log_prob = ppo_net.CategoricalLoss.apply(*here, x, config)
+
+        exact = logits.double().requires_grad_(), value.double().requires_grad_()
+        wide = x._replace(**{name: getattr(x, name).double() for name in ("log_prob", "value", "advantage", "target")})
+        logs = family.of(exact[0], None)
+        lines = [
+            ppo_net.policy_loss(family.log_prob(logs, x.action), wide, config),
+            ppo_net.value_loss(exact[1], wide, config),
+        ]
+        lines.append(family.entropy(logs).mean())
+        in_all = lines[0] + 0.7 * lines[1] - 0.3 * lines[2]
+        said = [loss.item() for loss in (policy, of_value, entropy, total)]
+        np.testing.assert_allclose(said, [loss.item() for loss in (*lines, in_all)], rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(dist.numpy(), logs.detach().numpy(), rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(
+            log_prob.numpy(), family.log_prob(logs, x.action).detach().numpy(), rtol=1e-6, atol=1e-7
+        )
+        assert not any(out.requires_grad for out in (policy, of_value, entropy, dist, log_prob))
+        for factor in (1.0, -2.5):
+            found = torch.autograd.grad(factor * total, here, retain_graph=True)
+            wanted = torch.autograd.grad(factor * in_all, exact, retain_graph=True)
+            for one, other in zip(found, wanted, strict=True):
+                np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("trusted", [False, True], ids=["alone", "with_a_trust_region"])
+def test_discrete_losses_are_the_same_with_and_without_a_trust_region_of_no_weight_to_speak_of(trusted):
+    """The two ways through `losses`, on one network."""
+    config = dataclasses.replace(TINY, trust=dataclasses.replace(GTR, anchors=1, weight=1e-12 if trusted else 0.0))
+    net, (_, _, x) = Net(config, DISCRETE), minibatch(9, 1)
+    net.init_(Stream(0, "init"))
+    obs = torch.from_numpy(np.random.default_rng(2).normal(size=(9, 1, 3)).astype(np.float32))
+    anchors = torch.log_softmax(torch.ones(9, 1, 4), -1)
+    x = x._replace(obs=obs, action=torch.arange(9) % 4, anchors=anchors)
+    out = ppo_net.losses(net, x, config)
+    dist, value = net(obs)
+    log_prob = dist.gather(1, x.action[:, None])[:, 0]
+    lines = (
+        ppo_net.policy_loss(log_prob, x, config),
+        ppo_net.value_loss(value, x, config),
+        -(dist.exp() * dist).sum(1).mean(),
+    )
+    in_all = lines[0] + config.value_weight * lines[1] - config.entropy_weight * lines[2]
+    for ours, line in zip((out.policy, out.value, out.entropy, out.total), (*lines, in_all), strict=True):
+        torch.testing.assert_close(ours, line, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(out.log_ratio, log_prob.detach() - x.log_prob, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(out.dist, dist.detach(), rtol=1e-5, atol=1e-6)
+    found, wanted = (torch.autograd.grad(loss, list(net.parameters())) for loss in (out.total, in_all))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
 def test_without_clipping_ratios_count_as_e_squared_at_most():
     config = dataclasses.replace(TINY, surrogate="none", max_kl=0.5, normalize_advantage=False)
     x = minibatch(4, 0)[2]._replace(log_prob=torch.zeros(4), advantage=torch.tensor([1.0, -2.0, 0.5, 1.0]))
@@ -368,6 +437,35 @@ def test_no_clipping_hides_a_number_that_is_none(what, surrogate):
         what in ("log_prob", "advantage"),
         what in ("value", "target"),
     ]
+
+
+@pytest.mark.parametrize("what", ["logits", "value", "advantage", "target"])
+def test_the_whole_discrete_loss_hides_no_number_that_is_none(what):
+    _, value, x = minibatch(8, 0)
+    x = x._replace(action=torch.zeros(8, dtype=torch.int64))
+    now = {"logits": torch.zeros(8, 3), "value": value}
+    now.get(what, getattr(x, what, None))[3] = math.nan
+    total, *_ = ppo_net.CategoricalLoss.apply(now["logits"].requires_grad_(), value, x, TINY)
+    assert math.isnan(total.item())
+    assert bool(torch.autograd.grad(total, now["logits"])[0].isnan().any()) == (what == "logits")
+
+
+def test_the_whole_discrete_loss_refuses_what_it_cannot_read():
+    given = [np.zeros((3, 2), np.float32), np.zeros(3, np.int64), *[np.zeros(3, np.float32)] * 5]
+    for wrong, what in (
+        ({0: np.zeros((2, 2), np.float32)}, r"logits must be \[3, actions\]"),
+        ({0: np.zeros(3, np.float32)}, "logits must be"),
+        ({1: np.zeros(2, np.int64)}, r"action must be \[3\]"),
+        ({1: np.array([0, 1, 2])}, "an action is none of the 2"),
+        ({1: np.array([0, -1, 1])}, "an action is none of the 2"),
+        ({3: np.zeros(4, np.float32)}, r"old_log_prob must be \[3\]"),
+        ({7: 0.0}, "clip must be > 0"),
+    ):
+        call: list[Any] = [*given, 0.2, 0.0, True, True, 0.5, 0.01]
+        for at, value in wrong.items():
+            call[at] = value
+        with pytest.raises(ValueError, match=what):
+            _core.categorical_loss(*call)
 
 
 def test_a_loss_in_one_pass_refuses_what_it_cannot_read():
