@@ -307,8 +307,9 @@ class CategoricalLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, value: Tensor, x: Minibatch, config: Config) -> tuple[Tensor, ...]:
-        given: Any = (logits.numpy(), x.action.numpy(), value.numpy(), *_in_one_pass(x, config))
-        losses, *arrays = _core.categorical_loss(*given, config.value_weight, config.entropy_weight)
+        weights = config.value_weight, config.entropy_weight
+        given: Any = logits.numpy(), x.action.numpy(), value.numpy(), *_in_one_pass(x, config), *weights
+        losses, *arrays = _core.categorical_loss(*given)
         dist, log_prob, *ctx.gradients = map(torch.from_numpy, arrays)
         total, *parts = torch.tensor(losses).unbind()
         ctx.mark_non_differentiable(*parts, dist, log_prob)
