@@ -15,7 +15,7 @@ FEW = 8  # one byte in so many, or fewer, set: convolutions that visit all take 
 
 
 def channels_last(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """[B, C, H, W] of any dtype as `dtype`, the channels last in memory: bytes on the CPU in one pass, an eighth of the time of two."""
+    """[B, C, H, W] of any dtype as `dtype`, the channels last in memory: bytes on the CPU in one pass, in 0.6 of the time of two."""
     if x.dtype == torch.uint8 and dtype == torch.float32 and x.device.type == "cpu" and x.is_contiguous() and x.numel():
         count, channels, height, width = x.shape
         out = torch.empty(count, height, width, channels)
