@@ -37,14 +37,12 @@ def frame_conv(
     if stride == 1 and x.dtype == torch.uint8 and x.device.type == "cpu" and weight.dtype == torch.float32:
         frames = x.contiguous()
         if _core.bytes_set(frames.numpy()) * FEW <= x.numel():
-            fused = relu and not has_torch_function(
-                (weight,)
-            )  # who watches the calls is to see the activation (Recorder)
+            # Who watches the calls (techniques.activations) is to see the activation as a call of its own.
+            fused = relu and not has_torch_function((weight,))
             maps: Tensor = _Sparse.apply(frames, weight, bias, scale, fused)  # type: ignore[no-untyped-call]
             return _rectified(maps) if relu and not fused else maps
-    scaled = (
-        weight if scale == 1.0 else weight * scale
-    )  # smaller than x; and bytes are exact in bfloat16 while their multiples are not
+    # The kernels are scaled: they are smaller than x, and bytes are exact in bfloat16 while their multiples are not.
+    scaled = weight if scale == 1.0 else weight * scale
     maps = F.conv2d(channels_last(x, weight.dtype), scaled, bias, stride).permute(0, 2, 3, 1)
     return _rectified(maps) if relu else maps
 

@@ -15,6 +15,23 @@ const float* column(const Numbers& a, const char* name, py::ssize_t n) {
   return a.data();
 }
 
+// What both losses take besides what the policy says; everything is refused here, before anything is written.
+struct Given {
+  std::size_t n;
+  rlp::Transitions x;
+  rlp::ClippedLossOptions options;
+
+  Given(py::ssize_t count, const Numbers& old_log_prob, const Numbers& old_value, const Numbers& advantage, const Numbers& target,
+        double clip, double max_log_ratio, bool clip_value, bool normalize_advantage)
+      : n(static_cast<std::size_t>(count)), options{clip, max_log_ratio, clip_value, normalize_advantage} {
+    const py::ssize_t least = normalize_advantage ? 2 : 1;
+    if (count < least) throw py::value_error("a minibatch needs at least " + std::to_string(least) + " transitions");
+    if (!(clip > 0.0 && max_log_ratio >= 0.0)) throw py::value_error("clip must be > 0, and max_log_ratio >= 0");
+    x = {column(old_log_prob, "old_log_prob", count), column(old_value, "old_value", count),
+         column(advantage, "advantage", count), column(target, "target", count)};
+  }
+};
+
 }  // namespace
 
 void bind_clipped_loss(py::module_& m) {
@@ -23,17 +40,13 @@ void bind_clipped_loss(py::module_& m) {
       [](const Numbers& log_prob, const Numbers& value, const Numbers& old_log_prob, const Numbers& old_value,
          const Numbers& advantage, const Numbers& target, double clip, double max_log_ratio, bool clip_value,
          bool normalize_advantage) {
-        const py::ssize_t n = log_prob.size(), least = normalize_advantage ? 2 : 1;
-        if (n < least) throw py::value_error("a minibatch needs at least " + std::to_string(least) + " transitions");
-        if (!(clip > 0.0 && max_log_ratio >= 0.0)) throw py::value_error("clip must be > 0, and max_log_ratio >= 0");
+        const py::ssize_t n = log_prob.size();
+        const Given given(n, old_log_prob, old_value, advantage, target, clip, max_log_ratio, clip_value, normalize_advantage);
         const float* now = column(log_prob, "log_prob", n);
         const float* v = column(value, "value", n);
-        const rlp::Transitions x{column(old_log_prob, "old_log_prob", n), column(old_value, "old_value", n),
-                                 column(advantage, "advantage", n), column(target, "target", n)};
         Numbers by_log_prob(n), by_value(n);
-        const rlp::ClippedLoss loss =
-            rlp::clipped_loss(now, v, x, static_cast<std::size_t>(n), {clip, max_log_ratio, clip_value, normalize_advantage},
-                              by_log_prob.mutable_data(), by_value.mutable_data());
+        const rlp::ClippedLoss loss = rlp::clipped_loss(now, v, given.x, given.n, given.options, by_log_prob.mutable_data(),
+                                                        by_value.mutable_data());
         return py::make_tuple(loss.policy, loss.value, by_log_prob, by_value);
       },
       "log_prob"_a.noconvert(), "value"_a.noconvert(), "old_log_prob"_a.noconvert(), "old_value"_a.noconvert(),
@@ -44,22 +57,19 @@ void bind_clipped_loss(py::module_& m) {
       [](const Numbers& logits, const Vector<std::int64_t>& action, const Numbers& value, const Numbers& old_log_prob,
          const Numbers& old_value, const Numbers& advantage, const Numbers& target, double clip, double max_log_ratio,
          bool clip_value, bool normalize_advantage, double value_weight, double entropy_weight) {
-        const py::ssize_t n = value.size(), least = normalize_advantage ? 2 : 1;
-        if (n < least) throw py::value_error("a minibatch needs at least " + std::to_string(least) + " transitions");
-        if (!(clip > 0.0 && max_log_ratio >= 0.0)) throw py::value_error("clip must be > 0, and max_log_ratio >= 0");
+        const py::ssize_t n = value.size();
+        const Given given(n, old_log_prob, old_value, advantage, target, clip, max_log_ratio, clip_value, normalize_advantage);
         if (logits.ndim() != 2 || logits.shape(0) != n || logits.shape(1) < 1)
           throw py::value_error("logits must be [" + std::to_string(n) + ", actions], beside value");
         if (action.ndim() != 1 || action.shape(0) != n) throw py::value_error("action must be [" + std::to_string(n) + "]");
         const py::ssize_t actions = logits.shape(1);
         if (std::any_of(action.data(), action.data() + n, [actions](std::int64_t a) { return a < 0 || a >= actions; }))
           throw py::value_error("an action is none of the " + std::to_string(actions));
-        const rlp::Transitions x{column(old_log_prob, "old_log_prob", n), column(old_value, "old_value", n),
-                                 column(advantage, "advantage", n), column(target, "target", n)};
         const float* v = column(value, "value", n);
         Numbers log_softmax({n, actions}), log_prob(n), by_logits({n, actions}), by_value(n);
         const rlp::CategoricalLoss loss = rlp::categorical_loss(
-            logits.data(), static_cast<std::size_t>(actions), action.data(), v, x, static_cast<std::size_t>(n),
-            {clip, max_log_ratio, clip_value, normalize_advantage}, value_weight, entropy_weight, log_softmax.mutable_data(),
+            logits.data(), static_cast<std::size_t>(actions), action.data(), v, given.x, given.n, given.options, value_weight,
+            entropy_weight, log_softmax.mutable_data(),
             log_prob.mutable_data(), by_logits.mutable_data(), by_value.mutable_data());
         return py::make_tuple(py::make_tuple(loss.total, loss.parts.policy, loss.parts.value, loss.entropy), log_softmax, log_prob,
                               by_logits, by_value);
